@@ -1,0 +1,1 @@
+"""fairseq criterions of UnIVAL; imported as ``unival.criterions``."""

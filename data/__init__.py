@@ -1,0 +1,1 @@
+"""fairseq data of UnIVAL; imported as ``unival.data``."""

@@ -1,0 +1,1 @@
+"""fairseq models of UnIVAL; imported as ``unival.models``."""

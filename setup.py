@@ -1,0 +1,62 @@
+"""Packaging: the library ``unival`` and its fairseq plugin, mapped below the same name."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+FOLDERS = ("models", "tasks", "criterions", "data")  # shipped as unival.models, unival.tasks, ...
+
+packages = find_packages(include=["unival", "unival.*"])
+package_dir = {}
+for folder in FOLDERS:
+    for name in [folder] + [f"{folder}.{sub}" for sub in find_packages(where=folder)]:
+        packages.append(f"unival.{name}")
+        package_dir[f"unival.{name}"] = name.replace(".", "/")
+
+REQUIRED = [
+    "torch>=2.6",  # tensors, scaled_dot_product_attention with a bias
+    "torchvision>=0.21",  # v2 transforms
+    "timm>=1.0",  # image ResNets
+    "av>=13",  # video, and audio that libsndfile cannot read; FFmpeg inside the wheel
+    "soundfile>=0.12",  # audio
+    "librosa>=0.10",  # resampling (soxr) and mel filter banks
+    "tokenizers>=0.15",  # byte-level BPE: training and speed
+    "safetensors>=0.4",  # weights
+    "numpy>=1.26",
+    "Pillow>=10",  # images
+    "PyYAML>=6",  # recipes
+    "tqdm>=4.60",  # progress bars
+]
+EXTRAS = {
+    "train": [
+        "fairseq-fixed>=0.12.3",  # the training engine; upstream's last code that imports on Python 3.11
+        "tensorboard>=2.10",  # training curves
+        "matplotlib>=3.7",  # the picture page of the quickstart
+        "pycocoevalcap>=1.2",  # official caption scorers, to check ours against
+    ],
+    "java-metrics": ["pycocoevalcap>=1.2"],  # METEOR and SPICE jars
+    "imagegen": ["open_clip_torch>=2.20", "torch-fidelity>=0.3"],  # CLIP similarity, FID and IS networks
+    "demo": ["gradio>=4"],  # web page
+    "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"],
+}
+
+version = re.search(r'__version__ = "([^"]+)"', (HERE / "unival/__init__.py").read_text(encoding="utf-8"))
+assert version is not None
+
+setup(
+    name="unival",
+    version=version.group(1),
+    description="One small encoder-decoder for text, image, video and audio: pretrain, finetune, evaluate, merge",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=packages,
+    package_dir=package_dir,
+    package_data={"unival": ["py.typed"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["unival = unival.cli:main"]},
+)

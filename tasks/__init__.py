@@ -1,0 +1,1 @@
+"""fairseq tasks of UnIVAL; imported as ``unival.tasks``."""

@@ -1,0 +1,1 @@
+"""Imports the fairseq half of the project, so that its classes register."""
