@@ -1,0 +1,146 @@
+"""From prepared examples to the batch that the model and the criterions read.
+
+The names below ``net_input`` are the reference's. Modality tensors are compact: ``patch_images`` has as
+many rows as the batch has image rows (no dummy pictures for the others), in row order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unival.errors import DataError
+
+MODALITY_CODES = {"image": 0, "video": 1, "audio": 2}
+TEXT_ONLY = -1
+_MEDIA_KEYS = {"image": "patch_images", "video": "patch_videos", "audio": "patch_audios"}
+
+AllowedTokens = list[list[int]]
+
+
+def _empty() -> Tensor:
+    return torch.zeros(0, dtype=torch.int64)
+
+
+@dataclass(slots=True)
+class Example:
+    """One prepared row.
+
+    source (T,) int64 ``bos .. eos``; target (U,) int64 ``.. eos`` with pad where a position is not scored;
+    prev_output (U,) int64 ``bos ..``; media: image (3, h, w), video (3, F, h, w) or audio (N,), float32;
+    prefix (P,) tokens that decoding is forced to begin with, without bos. ``reference`` is what scores
+    compare with: captions (list of str), answers (dict answer -> confidence), a label, or a box
+    (x0, y0, x1, y1) in pixels of the original image; None when the row carries none. ``size`` is the
+    original (width, height) in pixels, ``resize`` the ratios (network width / original width, ...height).
+    ``allowed``: per target position, the tokens a constraint permits (empty list: position not scored).
+    """
+
+    id: str
+    source: Tensor
+    target: Tensor
+    prev_output: Tensor
+    modality: str | None = None
+    media: Tensor | None = None
+    prefix: Tensor = field(default_factory=_empty)
+    weight: float = 1.0
+    reference: Any = None
+    size: tuple[int, int] | None = None
+    resize: tuple[float, float] | None = None
+    code_target: bool = False
+    allowed: AllowedTokens | None = None
+    source_name: str = ""
+
+
+def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
+    """Join examples of any modalities into one batch; no examples give an empty dict.
+
+    Top level: id (list of str), nsentences, ntokens (scored target tokens), target (B, U), conf (B, 1, 1)
+    float32 or None when every weight is 1, prefix_tokens (B, P) or None, references, sizes, resizes,
+    source_names, allowed (lists of length B; allowed is None when no example has one).
+    net_input: src_tokens (B, T), src_lengths (B,), prev_output_tokens (B, U), patch_types (B,) with
+    0 image, 1 video, 2 audio, -1 text only, patch_masks (B,) bool (True: the row has media), the compact
+    patch_images (b, 3, h, w), patch_videos (b, 3, F, h, w), patch_audios (b, N) where rows have them, and
+    code_masks (B,) bool when a target consists of image codes. Padding is on the right.
+    """
+    if not examples:
+        return {}
+    target = pad_rows([e.target for e in examples], pad)
+    source = pad_rows([e.source for e in examples], pad)
+    net_input: dict[str, Tensor] = {
+        "src_tokens": source,
+        "src_lengths": torch.tensor([len(e.source) for e in examples]),
+        "prev_output_tokens": pad_rows([e.prev_output for e in examples], pad),
+        "patch_types": torch.tensor(
+            [TEXT_ONLY if e.modality is None else MODALITY_CODES[e.modality] for e in examples]
+        ),
+        "patch_masks": torch.tensor([e.modality is not None for e in examples]),
+    }
+    for modality, key in _MEDIA_KEYS.items():
+        rows = [e for e in examples if e.modality == modality]
+        if rows:
+            net_input[key] = _stack_media(rows, modality)
+    if any(e.code_target for e in examples):
+        net_input["code_masks"] = torch.tensor([e.code_target for e in examples])
+    weighted = any(e.weight != 1.0 for e in examples)
+    return {
+        "id": [e.id for e in examples],
+        "nsentences": len(examples),
+        "ntokens": int(target.ne(pad).sum()),
+        "net_input": net_input,
+        "target": target,
+        "conf": torch.tensor([e.weight for e in examples]).view(-1, 1, 1) if weighted else None,
+        "prefix_tokens": (
+            pad_rows([e.prefix for e in examples], pad) if any(len(e.prefix) for e in examples) else None
+        ),
+        "references": [e.reference for e in examples],
+        "sizes": [e.size for e in examples],
+        "resizes": [e.resize for e in examples],
+        "source_names": [e.source_name for e in examples],
+        "allowed": [e.allowed for e in examples] if any(e.allowed is not None for e in examples) else None,
+    }
+
+
+def pad_rows(rows: Sequence[Tensor], pad: int) -> Tensor:
+    """Stack 1-d int64 rows into (B, longest), filled with ``pad`` on the right."""
+    out = torch.full((len(rows), max(len(row) for row in rows)), pad, dtype=torch.int64)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = row
+    return out
+
+
+def constraint_masks(
+    allowed: Sequence[AllowedTokens | None] | None, target: Tensor, vocabulary_size: int
+) -> Tensor | None:
+    """Expand a batch's ``allowed`` to bool (B, U, V), True where a token may be predicted.
+
+    Rows without a constraint are True throughout; positions with an empty list are False throughout, as in
+    the reference (they are prompt or padding and not scored). None in, None out.
+    """
+    if allowed is None:
+        return None
+    masks = torch.zeros((*target.shape, vocabulary_size), dtype=torch.bool, device=target.device)
+    for row, positions in enumerate(allowed):
+        if positions is None:
+            masks[row] = True
+            continue
+        for position, tokens in enumerate(positions):
+            masks[row, position, tokens] = True
+    return masks
+
+
+def _stack_media(rows: Sequence[Example], modality: str) -> Tensor:
+    tensors: list[Tensor] = []
+    for row in rows:
+        if row.media is None:
+            raise DataError(f"example '{row.id}' is a row with {modality} but carries no media")
+        if tensors and row.media.shape != tensors[0].shape:
+            raise DataError(
+                f"example '{row.id}' has {modality} of shape {tuple(row.media.shape)} beside "
+                f"{tuple(tensors[0].shape)}: all rows of a batch need the same sizes and frame counts"
+            )
+        tensors.append(row.media)
+    return torch.stack(tensors)

@@ -1,0 +1,84 @@
+"""Boxes: parsing, checks, and the way to coordinate bins and back.
+
+A box is (x0, y0, x1, y1) in pixels, x to the right, y down, x0 < x1, y0 < y1. Arithmetic is float32, so that
+the bins are the reference's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from unival.errors import ConfigError, DataError
+
+Box = tuple[float, float, float, float]
+
+# annotations rounded to whole pixels, or given as x + width, may end this far outside
+_SLACK = 1.0
+
+
+def parse_box(value: object) -> Box:
+    """Read ``"x0,y0,x1,y1"`` or a sequence of four numbers; DataError when it is no box."""
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        numbers = [float(part) for part in parts]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise DataError(f"expected a box as four numbers 'x0,y0,x1,y1' in pixels, got {str(value)[:60]!r}")
+    x0, y0, x1, y1 = numbers
+    if x0 >= x1 or y0 >= y1:
+        raise DataError(f"expected a box with x0 < x1 and y0 < y1, got {x0:g},{y0:g},{x1:g},{y1:g}")
+    return x0, y0, x1, y1
+
+
+def inside(box: Box, size: tuple[int, int]) -> Box:
+    """Return ``box`` clipped to an image of (width, height); DataError when it leaves it by over a pixel."""
+    width, height = size
+    x0, y0, x1, y1 = box
+    if min(x0, y0) < -_SLACK or x1 > width + _SLACK or y1 > height + _SLACK:
+        raise DataError(
+            f"box {x0:g},{y0:g},{x1:g},{y1:g} lies outside its image of {width} x {height} pixels; "
+            "coordinates are pixels x0,y0,x1,y1 of the stored image"
+        )
+    clipped = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    return parse_box(clipped)
+
+
+def quantise(box: Sequence[float] | np.ndarray, max_image_size: int = 512, num_bins: int = 1000) -> list[int]:
+    """Return the bin of each coordinate of a box in network pixels: round(c / max_image_size * (num_bins-1)).
+
+    The span is ``max_image_size`` whatever the image's size, as in the reference: an image of 384 pixels
+    uses bins up to 749. ConfigError when a coordinate lies beyond the span.
+    """
+    values = np.asarray(box, dtype=np.float32) / np.float32(max_image_size) * np.float32(num_bins - 1)
+    bins = np.rint(values).astype(np.int64)
+    if bins.min() < 0 or bins.max() >= num_bins:
+        raise ConfigError(
+            f"box {[round(float(c), 2) for c in box]} in network pixels exceeds max_image_size {max_image_size}; "
+            "max_image_size must be at least patch_image_size"
+        )
+    return bins.tolist()
+
+
+def dequantise(
+    bins: Sequence[int] | np.ndarray,
+    resize: tuple[float, float] = (1.0, 1.0),
+    max_image_size: int = 512,
+    num_bins: int = 1000,
+) -> np.ndarray:
+    """Return float32 (..., 4) boxes in pixels of the original image; ``resize`` is (width, height) ratios."""
+    values = np.asarray(bins).astype(np.float32) / np.float32(num_bins - 1) * np.float32(max_image_size)
+    return values / np.asarray([resize[0], resize[1], resize[0], resize[1]], dtype=np.float32)
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes; 0 when they do not overlap or have no area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return float(width * height / union)

@@ -1,0 +1,238 @@
+"""What a task is: fields, prompt, target, constraint, decoding, score. No training engine in sight.
+
+Training, evaluation, prediction and the demo all prepare and read their rows through one ``TaskSpec``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from unival.batch import Example
+from unival.errors import ConfigError, DataError
+from unival.specs.options import SpecOptions
+from unival.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from unival.media import MediaLoader
+    from unival.tables import Row
+
+MODALITIES = ("image", "video", "audio")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named column. ``target`` fields are what the model is to produce: rows without them can be
+    predicted but neither trained on nor scored."""
+
+    name: str
+    required: bool
+    description: str
+    target: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A headerless reference TSV: canonical names in the order used, and the file columns they come from."""
+
+    columns: tuple[str, ...]
+    selected_cols: str
+
+
+class TaskSpec(ABC):
+    """One task on one modality. Stateless but for caches; share one object among all rows.
+
+    Class attributes: ``name``; ``modalities`` it makes sense on; ``best_metric``, the key of ``score`` that
+    picks the best checkpoint; ``generation``, default decoding settings (fairseq's names); ``inference``,
+    "beamsearch" or "allcand" (every candidate of the constraint is scored).
+    """
+
+    name: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    best_metric: ClassVar[str]
+    generation: ClassVar[dict[str, Any]] = {"beam": 5}
+    inference: ClassVar[str] = "beamsearch"
+
+    def __init__(self, modality: str = "image") -> None:
+        if modality not in self.modalities:
+            raise ConfigError(
+                f"task '{self.name}' has no modality '{modality}'; it works on {', '.join(self.modalities)}"
+            )
+        self.modality = modality
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[Field, ...]:
+        """Columns of a table with named fields."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """Columns of the reference's TSV files."""
+
+    @abstractmethod
+    def examples(
+        self,
+        row: Row,
+        media: MediaLoader,
+        options: SpecOptions,
+        vocabulary: Vocabulary,
+        rng: np.random.Generator | None = None,
+        training: bool = False,
+    ) -> list[Example]:
+        """Prepare one row. Training without ``rng`` takes every random choice's first option.
+
+        Raises DataError (file, line, column) for a row that cannot be used and MediaError for media that
+        cannot be decoded.
+        """
+
+    @abstractmethod
+    def reference(self, row: Row, options: SpecOptions) -> Any:
+        """Return what a prediction for ``row`` is compared with, or None when the row carries none."""
+
+    def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> Any:
+        """What decoding may produce: a Trie of answers, a range (start, end) of token ids, or None."""
+        return None
+
+    def candidates(self, options: SpecOptions) -> tuple[str, ...] | None:
+        """Return the closed list of answers that ranking scores, if the task has one."""
+        return None
+
+    def decode(
+        self,
+        tokens: Iterable[int],
+        example: Example | None,
+        vocabulary: Vocabulary,
+        options: SpecOptions | None = None,
+    ) -> Any:
+        """Turn generated tokens (a forced prefix included) into text or a box."""
+        return vocabulary.decode(without_prefix(tokens, example)).strip()
+
+    @abstractmethod
+    def score(
+        self,
+        predictions: Sequence[Any],
+        references: Sequence[Any],
+        options: SpecOptions,
+        ids: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """Return metric name -> value; ``predictions`` are what ``decode`` returns, paired by position."""
+
+    def baseline(
+        self,
+        train_rows: Iterable[Row],
+        eval_rows: Iterable[Row],
+        options: SpecOptions,
+        media: MediaLoader | None = None,
+    ) -> dict[str, float]:
+        """Score the trivial predictor that always gives the training rows' most frequent target."""
+        from unival.specs.baselines import constant_baseline
+
+        return constant_baseline(self, train_rows, eval_rows, options)
+
+    def answer_of(self, reference: Any) -> str:
+        """Return the one text of a reference that the trivial baseline counts."""
+        return str(reference)
+
+
+@contextmanager
+def located(row: Row, column: str) -> Iterator[None]:
+    """Add file, line and column to a DataError raised inside."""
+    try:
+        yield
+    except DataError as error:
+        if error.path is not None:
+            raise
+        raise DataError(error.expected, path=row.path, line=row.line, column=column) from error
+
+
+def bad_value(row: Row, column: str, expected: str) -> DataError:
+    """Build the error of a value that is there but cannot be used."""
+    return DataError(expected, path=row.path, line=row.line, column=column)
+
+
+def text_of(row: Row, column: str) -> str:
+    """Return a required text column; DataError when it is missing, not text, or blank."""
+    value = row[column]
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise bad_value(row, column, f"expected text, got {shorten(value)}")
+    text = str(value)
+    if not text.strip():
+        raise bad_value(row, column, "expected text, the field is empty")
+    return text
+
+
+def optional_text(row: Row, column: str) -> str | None:
+    """Return a text column, or None when the row has none or leaves it blank."""
+    value = row.get(column, None)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value) if str(value).strip() else None
+
+
+def row_id(row: Row, fallback: str | None = None) -> str:
+    """Return the row's ``id`` column, else ``fallback``, else ``file:line``."""
+    value = optional_text(row, "id")
+    return value or fallback or f"{str(row.path).replace(chr(92), '/').rsplit('/', 1)[-1]}:{row.line}"
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """Show a value in a message without printing a whole base64 picture."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def without_prefix(tokens: Iterable[int], example: Example | None) -> list[int]:
+    """Drop the forced prefix of ``example`` from generated tokens."""
+    ids = [int(token) for token in tokens]
+    prefix = example.prefix.tolist() if example is not None else []
+    return ids[len(prefix) :] if prefix and ids[: len(prefix)] == prefix else ids
+
+
+def compose(
+    identifier: str,
+    source: list[int],
+    target: list[int],
+    vocabulary: Vocabulary,
+    options: SpecOptions,
+    prompt_type: str = "none",
+    next_tokens: Callable[[list[int]], Iterable[int]] | None = None,
+    **rest: Any,
+) -> Example:
+    """Build an Example from source and target ids without specials.
+
+    ``prompt_type`` says what the decoder begins with (reference behaviour): nothing, the whole source
+    ("src", with its eos) or the source without eos ("prev_output"); those positions are not scored.
+    ``next_tokens`` maps a target prefix to the tokens a constraint allows next and fills ``allowed``.
+    """
+    bos, pad, eos = vocabulary.bos, vocabulary.pad, vocabulary.eos
+    source = [bos, *source[: options.max_source_positions - 2], eos]
+    prompt = {"none": [bos], "src": source, "prev_output": source[:-1]}[prompt_type]
+    target = target[: max(options.max_target_positions - len(prompt), 0)]
+    unscored = len(prompt) - 1
+    allowed = None
+    if next_tokens is not None:
+        steps = [sorted(next_tokens(target[:step])) for step in range(len(target) + 1)]
+        allowed = [[] for _ in range(unscored)] + steps
+    return Example(
+        id=identifier,
+        source=torch.tensor(source),
+        target=torch.tensor([pad] * unscored + target + [eos]),
+        prev_output=torch.tensor(prompt + target),
+        prefix=torch.tensor(prompt[1:], dtype=torch.int64),
+        allowed=allowed,
+        **rest,
+    )
+
+
+def plain_scores(scores: Any) -> dict[str, float]:
+    """Return the corpus values of a metric result as plain floats."""
+    corpus: Mapping[str, float] = scores if isinstance(scores, Mapping) else scores.corpus
+    return {name: float(value) for name, value in corpus.items()}

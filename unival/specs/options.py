@@ -1,0 +1,114 @@
+"""All knobs of the task descriptions, with the reference's option names; defaults live here only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from unival.errors import ConfigError, nearest
+from unival.prompts import check_overrides
+
+PROMPT_TYPES = ("none", "src", "prev_output")
+
+
+@dataclass(frozen=True)
+class SpecOptions:
+    """What a task description may be told. Lengths are in words unless said otherwise, sizes in pixels."""
+
+    max_src_length: int = field(
+        default=128, metadata={"help": "words kept of a question or text in the source"}
+    )
+    max_tgt_length: int = field(default=30, metadata={"help": "words kept of a caption that is learnt"})
+    max_source_positions: int = field(
+        default=1024, metadata={"help": "most tokens of a source, longer ones are cut"}
+    )
+    max_target_positions: int = field(
+        default=1024, metadata={"help": "most tokens of a target, longer ones are cut"}
+    )
+    max_object_length: int = field(default=30, metadata={"help": "object names appended to a question"})
+    patch_image_size: int = field(
+        default=480, metadata={"help": "side of the image given to the network, pixels"}
+    )
+    patch_frame_size: int = field(default=224, metadata={"help": "side of a video frame, pixels"})
+    num_frames: int = field(default=4, metadata={"help": "frames taken from a video"})
+    sample_type: str = field(
+        default="rand", metadata={"help": "frame choice in training: rand, middle or fps<x>"}
+    )
+    eval_sample_type: str = field(default="middle", metadata={"help": "frame choice in evaluation"})
+    sample_rate: int = field(default=48000, metadata={"help": "audio sample rate, Hz"})
+    max_audio_len: int = field(default=480000, metadata={"help": "audio samples given to the network"})
+    max_image_size: int = field(default=512, metadata={"help": "pixels that the coordinate bins span"})
+    imagenet_default_mean_and_std: bool = field(
+        default=False, metadata={"help": "ImageNet normalisation, not 0.5"}
+    )
+    use_dataaug: bool = field(default=False, metadata={"help": "random crops and colours in training"})
+    no_image_transform: bool = field(default=False, metadata={"help": "centre crop instead of resizing"})
+    prompt_type: str = field(
+        default="none", metadata={"help": "what the decoder is made to begin with: none, src or prev_output"}
+    )
+    add_object: bool = field(default=False, metadata={"help": "append the row's object names to a question"})
+    add_caption: bool = field(default=False, metadata={"help": "give the premise caption in entailment"})
+    answers: tuple[str, ...] | None = field(default=None, metadata={"help": "closed list of answers"})
+    ans2label_dict: Mapping[str, int] | None = field(
+        default=None, metadata={"help": "closed list of answers as {answer: number}"}
+    )
+    ans2label_file: str | None = field(
+        default=None,
+        metadata={"help": "file with the closed list of answers: text lines, JSON or the released pickle"},
+    )
+    acc_thresh: float = field(default=0.5, metadata={"help": "IoU from which a box counts as right"})
+    neg_sample_dir: str | None = field(
+        default=None,
+        metadata={"help": "folder with all_captions.txt, object.txt, type2ans.json for matching"},
+    )
+    matching_prob: float = field(
+        default=1.0, metadata={"help": "share of pretraining rows that also give a matching example"}
+    )
+    seed: int = field(default=7, metadata={"help": "seed of all random choices of the data"})
+    prompts: Mapping[str, str] = field(
+        default_factory=dict, metadata={"help": "prompt templates replaced by name"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.prompt_type not in PROMPT_TYPES:
+            raise ConfigError(
+                f"prompt_type '{self.prompt_type}' is not one of {', '.join(PROMPT_TYPES)}."
+                + nearest(self.prompt_type, PROMPT_TYPES)
+            )
+        if not 0 < self.acc_thresh <= 1:
+            raise ConfigError(f"acc_thresh is an overlap in (0, 1], got {self.acc_thresh}")
+        if not 0 <= self.matching_prob <= 1:
+            raise ConfigError(f"matching_prob is a probability, got {self.matching_prob}")
+        if sum(x is not None for x in (self.answers, self.ans2label_dict, self.ans2label_file)) > 1:
+            raise ConfigError("give only one of answers, ans2label_dict and ans2label_file")
+        if self.answers is not None:
+            object.__setattr__(self, "answers", tuple(self.answers))
+        check_overrides(self.prompts)
+
+    @classmethod
+    def from_options(cls, **options: Any) -> SpecOptions:
+        """Build from named options; an unknown name is a ConfigError that offers the nearest one."""
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"unknown task option '{name}'.{nearest(name, known)}")
+        return cls(**options)
+
+
+_POSITIVE = (
+    "max_src_length",
+    "max_tgt_length",
+    "max_source_positions",
+    "max_target_positions",
+    "max_object_length",
+    "patch_image_size",
+    "patch_frame_size",
+    "num_frames",
+    "sample_rate",
+    "max_audio_len",
+    "max_image_size",
+)
