@@ -1,0 +1,94 @@
+"""One stream of a media container through PyAV (FFmpeg), tolerant of damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from unival.media.source import MediaError, Opened, describe
+
+# Packets in a row that do not decode before the rest of the file is given up.
+_MAX_BAD_PACKETS = 100
+
+
+def pyav() -> ModuleType:
+    """Import PyAV, here and not at module level: FFmpeg must first be loaded after the fork."""
+    import av
+
+    return av
+
+
+@contextmanager
+def open_stream(opened: Opened, kind: str) -> Iterator[tuple[Any, Any]]:
+    """Open the first stream of a kind ("video" or "audio"): (container, stream). Raises MediaError."""
+    target = f"file:{opened.path}" if opened.path is not None else opened.handle()
+    # The whitelist keeps a playlist that poses as a video from opening network addresses.
+    with pyav().open(target, metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+        streams = getattr(container.streams, kind)
+        if not streams:
+            kinds = sorted({stream.type for stream in container.streams})
+            found = f" (it has: {', '.join(kinds)})" if kinds else ""
+            raise MediaError(opened.name, f"there is no {kind} stream{found}")
+        if streams[0].codec_context is None:
+            raise MediaError(opened.name, f"FFmpeg has no decoder for its {kind} stream")
+        # Parallelism belongs to the data-loading workers.
+        streams[0].codec_context.thread_count = 1
+        yield container, streams[0]
+
+
+def packets(opened: Opened, container: Any, stream: Any, limit: int | None = None) -> Iterator[Any]:
+    """The stream's packets with content, up to the first read error: there a cut-off file ends.
+
+    Raises MediaError beyond ``limit`` packets.
+    """
+    source = container.demux(stream)
+    count = 0
+    while True:
+        try:
+            packet = next(source, None)
+        except (pyav().error.FFmpegError, ValueError):
+            return
+        if packet is None:
+            return
+        if packet.size == 0:
+            continue
+        count += 1
+        if limit is not None and count > limit:
+            raise MediaError(
+                opened.name,
+                f"more than {limit} packets, the limit: "
+                "cut the clip or raise the limit (Limits.video_packets)",
+            )
+        yield packet
+
+
+def decoded(opened: Opened, container: Any, stream: Any, limit: int | None = None) -> Iterator[Any]:
+    """The stream's frames in presentation order, leaving out packets that do not decode.
+
+    Raises MediaError when nothing decodes, naming the decoder's first complaint.
+    """
+    failure = pyav().error.FFmpegError
+    first: Exception | None = None
+    bad = good = 0
+    for packet in packets(opened, container, stream, limit):
+        try:
+            frames = packet.decode()
+        except failure as error:
+            first = first or error
+            bad += 1
+            if bad > _MAX_BAD_PACKETS:
+                break
+            continue
+        bad = 0
+        good += len(frames)
+        yield from frames
+    try:
+        frames = stream.codec_context.decode(None)
+    except failure as error:
+        first, frames = first or error, []
+    yield from frames
+    if good + len(frames) == 0:
+        why = f": {describe(first)}" if first else ""
+        raise MediaError(opened.name, f"no {stream.type} frame decodes{why}") from first

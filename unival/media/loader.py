@@ -1,0 +1,102 @@
+"""From the media column of a table to decoded media."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from typing import TYPE_CHECKING
+
+from unival.media.source import DEFAULT_LIMITS, Limits, MediaError
+from unival.media.tar import read_member
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+class MediaLoader:
+    """Resolves media references and decodes them.
+
+    A reference is a string (or path, or the bytes themselves). With a "." in it, it is a path: absolute
+    or below ``root``, or below ``table_dir`` (the folder of the table) without a root. "x.tar/member"
+    is a member of an uncompressed archive, and ``root`` may be such an archive itself. Without a "." it
+    is the file's content in base64, standard or URL-safe (neither alphabet has the dot).
+    A relative ``root`` that is not below the working directory is looked up below ``table_dir``.
+
+    Holds nothing but strings, so it can be pickled and used in any number of worker processes.
+    Every method raises MediaError for media that is absent or cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        table_dir: str | os.PathLike[str] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.table_dir = os.fspath(table_dir) if table_dir is not None else None
+        self.root = os.fspath(root) if root is not None else None
+        if self.root and self.table_dir and not os.path.exists(self.root):
+            self.root = os.path.join(self.table_dir, self.root)
+        self.limits = limits
+
+    def open(self, ref: str | os.PathLike[str] | bytes) -> bytes | str:
+        """The content (tar members, base64) or the path of a reference, decoded by the readers."""
+        return self._locate(ref)[0]
+
+    def image(self, ref: str | os.PathLike[str] | bytes) -> Image.Image:
+        """``unival.media.read_image`` of a reference: mode RGB, upright."""
+        from unival.media.image import read_image
+
+        source, name = self._locate(ref)
+        return read_image(source, limits=self.limits, name=name)
+
+    def video(
+        self,
+        ref: str | os.PathLike[str] | bytes,
+        num_frames: int,
+        sampling: str = "middle",
+        rng: np.random.Generator | None = None,
+    ) -> np.ndarray:
+        """``unival.media.read_video`` of a reference: uint8 (F, h, w, 3)."""
+        from unival.media.video import read_video
+
+        source, name = self._locate(ref)
+        return read_video(source, num_frames, sampling, rng, limits=self.limits, name=name)
+
+    def audio(self, ref: str | os.PathLike[str] | bytes, rate: int) -> np.ndarray:
+        """``unival.media.read_audio`` of a reference: float32 (N,) at ``rate`` samples a second."""
+        from unival.media.audio import read_audio
+
+        source, name = self._locate(ref)
+        return read_audio(source, rate, limits=self.limits, name=name)
+
+    def _locate(self, ref: str | os.PathLike[str] | bytes) -> tuple[bytes | str, str | None]:
+        if isinstance(ref, bytes):
+            return ref, None
+        if isinstance(ref, str) and "." not in ref:
+            return _from_base64(ref)
+        path = os.fspath(ref)
+        if "\0" in path:
+            raise MediaError(repr(path), "is not a file name")
+        if not os.path.isabs(path):
+            base = self.root if self.root is not None else self.table_dir
+            path = os.path.join(base, path) if base is not None else path
+        archive, _, member = path.partition(".tar/")
+        if member and not os.path.isdir(archive + ".tar"):
+            return read_member(archive + ".tar", member), path
+        return path, path
+
+
+def _from_base64(text: str) -> tuple[bytes, str]:
+    digits = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    label = text if len(text) <= 40 else f"{text[:16]}... (base64, {len(text)} characters)"
+    try:
+        data = base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MediaError(
+            label or "''", f"is neither a path (no '.') nor base64 ({error}): give paths their extension"
+        ) from error
+    if not data:
+        raise MediaError("''", "the media column is empty: a path or base64 was expected")
+    return data, label

@@ -1,0 +1,92 @@
+"""Videos: chosen frames of the first video stream as 8-bit RGB, through PyAV (FFmpeg)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unival.media.container import decoded, open_stream, packets
+from unival.media.frames import check_sampling, frame_indices
+from unival.media.source import DEFAULT_LIMITS, Limits, MediaError, Opened, Source, open_source, reading
+
+
+def read_video(
+    source: Source,
+    num_frames: int,
+    sampling: str = "middle",
+    rng: np.random.Generator | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> np.ndarray:
+    """Read ``num_frames`` frames as uint8 (F, h, w, 3), chosen by ``unival.media.frames.frame_indices``.
+
+    Always F = num_frames: too few frames repeat the last one. Animated GIFs work. A rotation of 90, 180
+    or 270 degrees stored in the file is applied, any other value ignored. Pixels are as stored: the
+    sample aspect ratio is ignored (reference behaviour).
+    A damaged or cut-off file gives the frames that decode, chosen over their real number, so the result
+    depends only on the file. Memory holds the chosen frames only; one decoder thread.
+    Raises MediaError (no video stream, nothing decodes, beyond a limit), ConfigError for bad arguments.
+    """
+    check_sampling(max(num_frames, 1), sampling, rng)
+    opened = open_source(source, name)
+    with reading(opened.name):
+        length, fps = _count(opened, limits)
+        # Packets say how many frames to expect. When fewer decode, choose again among those.
+        for _ in range(2):
+            indices = frame_indices(num_frames, length, sampling, rng, fps)
+            frames, found = _pick(opened, set(indices), limits)
+            if len(frames) == len(set(indices)):
+                break
+            length = found
+        else:
+            raise MediaError(opened.name, "gives a different number of frames each time it is decoded")
+    clip = np.stack([frames[i] for i in indices])
+    if len(clip) < num_frames:
+        clip = np.concatenate([clip, np.repeat(clip[-1:], num_frames - len(clip), axis=0)])
+    return clip
+
+
+def _count(opened: Opened, limits: Limits) -> tuple[int, float | None]:
+    """Expected number of frames (at least 1) and frames a second, without decoding."""
+    with open_stream(opened, "video") as (container, stream):
+        _check_size(opened.name, stream.codec_context.width, stream.codec_context.height, limits)
+        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        count = sum(
+            not packet.is_discard for packet in packets(opened, container, stream, limits.video_packets)
+        )
+    return max(count, 1), float(rate) if rate else None
+
+
+def _pick(opened: Opened, wanted: set[int], limits: Limits) -> tuple[dict[int, np.ndarray], int]:
+    """Decode up to the last wanted frame; the wanted frames by index, and how many frames came."""
+    frames: dict[int, np.ndarray] = {}
+    shape: tuple[int, int] | None = None
+    turns = seen = 0
+    last = max(wanted)
+    with open_stream(opened, "video") as (container, stream):
+        for frame in decoded(opened, container, stream, limits.video_packets):
+            if seen in wanted:
+                _check_size(opened.name, frame.width, frame.height, limits)
+                if shape is None:
+                    shape, turns = (frame.width, frame.height), _quarter_turns(frame.rotation)
+                # A stream may change its frame size on the way; a clip has one.
+                picture = frame.reformat(width=shape[0], height=shape[1], format="rgb24").to_ndarray()
+                frames[seen] = np.ascontiguousarray(np.rot90(picture, turns))
+            seen += 1
+            if seen > last:
+                break
+    return frames, seen
+
+
+def _quarter_turns(degrees: int) -> int:
+    """Counter-clockwise quarter turns; broken files carry any number here."""
+    return degrees // 90 % 4 if -360 <= degrees <= 360 and degrees % 90 == 0 else 0
+
+
+def _check_size(name: str, width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.video_pixels:
+        raise MediaError(
+            name,
+            f"frames of {width} x {height} = {width * height} pixels, the limit is {limits.video_pixels}: "
+            "scale the video down or raise the limit (Limits.video_pixels)",
+        )
