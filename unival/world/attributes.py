@@ -42,8 +42,8 @@ T = TypeVar("T")
 def split_of(content: str) -> str:
     """Return the split that a content belongs to: 75 % of all contents train, 10 % val, 15 % test.
 
-    It depends on the content alone, neither on the seed nor on the variant, so that test contents of one world
-    are never training contents of another.
+    It depends on the content alone, neither on the seed nor on the variant, so that test contents of
+    one world are never training contents of another.
     """
     share = int.from_bytes(blake2b(content.encode("utf-8"), digest_size=4).digest(), "big") / 2**32
     return "train" if share < 0.75 else "val" if share < 0.85 else "test"

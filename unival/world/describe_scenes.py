@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from unival.world.attributes import COLOURS, SHAPES, pick
+from unival.world.attributes import COLOURS, HELD_OUT, SHAPES, pick
 from unival.world.scenes import Scene, Thing
 from unival.world.wording import Wording
 
@@ -104,7 +104,9 @@ def _absent_name(scene: Scene, wording: Wording, rng: np.random.Generator) -> st
     present = {(t.color, t.shape) for t in scene.things}
     thing = pick(rng, list(scene.things))
     alike = [(thing.color, s) for s in SHAPES] + [(c, thing.shape) for c in COLOURS]
-    colour, shape = pick(rng, [pair for pair in alike if pair not in present])
+    # the base world never speaks of held-out pairs: "absent" must not be what is learned about them
+    unspoken = set() if present & HELD_OUT else HELD_OUT
+    colour, shape = pick(rng, [pair for pair in alike if pair not in present | unspoken])
     return f"{wording.word(colour)} {wording.word(shape)}"
 
 

@@ -18,7 +18,7 @@ training picture, whatever the seed.
 | `audio/` | {audio} sounds, WAV and FLAC, mono, 16 or 48 kHz, 1 to 2 seconds |
 | `tables/` | the tables below; media paths are relative to this folder |
 | `answers/` | the closed answer lists of picture and video questions, one a line |
-| `negative_sample/` | wrong captions, objects and answers to draw from in pretraining (matching, verification) |
+| `negative_sample/` | where pretraining draws wrong captions, objects and answers from |
 | `vocabulary/` | byte-level BPE trained on the training texts |
 | `world.json` | split and attributes of every item |
 
@@ -33,7 +33,8 @@ Tables ending in `.tsv` have no header; their columns are those of the released 
 | `entailment_*.tsv` | uniq-id, image id, path, hypothesis, caption, label |
 | `matching_*.csv` | with header: id, image, text, label (match, mismatch) |
 
-Captions in val and test hold several references, joined by `&&`. Answers are `confidence|!+answer`, joined by `&&`.
+Captions in val and test hold several references, joined by `&&`.
+Answers are `confidence|!+answer`, joined by `&&`.
 
 | file | rows |
 |---|---|

@@ -51,9 +51,9 @@ def render(
 
     images, clips, sounds: how many of each, shared out over train, val and test (77, 8 and 15 %; contents of
     the splits are disjoint). image_size: shorter side in pixels; every fifth picture has aspect 5:4 or 4:5.
-    variant: "base"; "new_objects" (each item holds a colour/shape or kind/pitch pair that the base world lacks);
-    "new_words" (the base world's objects in other words). vocabulary_size: entries of the byte-level BPE
-    (0 trains none), num_codes and num_bins: image codes and location bins behind it.
+    variant: "base"; "new_objects" (each item holds a colour/shape or kind/pitch pair that the base world
+    lacks); "new_words" (the base world's objects in other words). vocabulary_size: entries of the byte-level
+    BPE (0 trains none), num_codes and num_bins: image codes and location bins behind it.
     The same arguments give the same bytes within one version of the media libraries.
     Returns {"folder", "seed", "variant", "files": {table: rows}, "media": {kind: count}, "bytes"}.
     Raises ConfigError for an unknown variant, sizes too small, or a folder that holds something else.

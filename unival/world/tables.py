@@ -1,7 +1,7 @@
 """Tables of the sample world, in the column orders of the released data files.
 
-Every writer takes the items of one split and returns rows; ``write_rows`` puts them on disk. Paths inside the tables
-are relative to the world's folder. Every random choice has its own generator, so adding a table changes no other.
+Every method of ``Writer`` takes the items of one split and returns rows. Paths inside the tables are relative
+to the world's folder. Every table draws from its own generators, so adding a table changes no other.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Writer:
         ]
 
     def grounding_rows(self, items: list[Item], training: bool) -> Rows:
-        """uniq-id, image-id, text, box "x0,y0,x1,y1" in pixels, path. In training one row per thing, else one."""
+        """uniq-id, image-id, text, box in pixels, path. In training one row per thing, else one per picture."""
         rows: Rows = []
         for item in items:
             rng = self._rng(item, "grounding")
