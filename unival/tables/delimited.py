@@ -1,0 +1,148 @@
+"""Tables whose rows are cells in columns: what TSV and CSV share, above all the header decision."""
+
+from __future__ import annotations
+
+import operator
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from unival.errors import ConfigError, DataError, nearest
+from unival.tables.base import FileTable
+from unival.tables.layouts import Layout
+from unival.tables.row import listing
+
+
+class DelimitedTable(FileTable):
+    """Cells in columns; every row must have as many as the first line.
+
+    Header decision: ``header`` True or False decides. Otherwise a file read without layout and
+    selected_cols has a header, and one read with either has a header exactly if its first line holds all
+    ``required`` names; if it holds two or more of them, but not all, the case is unclear and an error.
+    With a header, a column is found by its name; positions count only where the names are not there.
+    Without a header and without a layout the columns are called "0", "1", ...
+
+    Raises DataError: no rows, a wrong number of cells, missing columns, a column name given twice.
+    """
+
+    separator = ""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        header: bool | None = None,
+        layout: Layout | None = None,
+        selected_cols: str | Sequence[int] | None = None,
+        required: Sequence[str] = (),
+        media_root: str | None = None,
+    ) -> None:
+        super().__init__(path, media_root)
+        if selected_cols is not None and layout is None:
+            raise ConfigError(
+                f"{path}: selected_cols '{selected_cols}' needs a layout that names the columns it picks"
+            )
+        first = self._cells(self._raw(0), 0)
+        self._width = len(first)
+        if header is None:
+            header = layout is None or self._looks_like_header(first, required, layout)
+        self._first = int(header)
+        if header and len(self) == 0:
+            raise DataError(
+                f"the file holds the header {listing(first)} and no rows; "
+                "add rows, or set header: false if this is a row",
+                path=self.path,
+                line=1,
+            )
+        names = {} if header is False else self._named(first)
+        if layout is not None and not (header and set(required or layout.orders[0]) <= set(names)):
+            names.update(self._positioned(layout, selected_cols, first))
+        elif not header:
+            names = {str(i): i for i in range(self._width)}
+        self.columns = tuple(names)
+        positions = tuple(names.values())
+        self._pick = operator.itemgetter(*positions) if positions != tuple(range(self._width)) else None
+
+    @abstractmethod
+    def _cells(self, raw: bytes, record: int) -> list[str]:
+        """Split one record."""
+
+    def _looks_like_header(self, first: list[str], required: Sequence[str], layout: Layout | None) -> bool:
+        wanted = list(required) or (list(layout.orders[0]) if layout else [])
+        missing = [name for name in wanted if name not in first]
+        if not missing:
+            return True
+        if len(wanted) - len(missing) < 2:
+            return False
+        raise DataError(
+            f"the first line looks like a header ({listing(first)}) but lacks {listing(missing)}; rename the "
+            "column, map it with 'fields:', or set 'header: false' if this line is a row",
+            path=self.path,
+            line=1,
+        )
+
+    def _named(self, first: list[str]) -> dict[str, int]:
+        names: dict[str, int] = {}
+        for position, name in enumerate(cell.strip() for cell in first):
+            if name in names:
+                raise DataError(
+                    f"columns {names[name] + 1} and {position + 1} have the same name; rename one "
+                    "(or set 'header: false' if this line is a row)",
+                    path=self.path,
+                    line=1,
+                    column=name,
+                )
+            names[name] = position
+        return names
+
+    def _positioned(
+        self, layout: Layout, selected_cols: str | Sequence[int] | None, first: list[str]
+    ) -> dict[str, int]:
+        positions = layout.positions(selected_cols)
+        if max(positions.values()) >= self._width:
+            columns = ", ".join(layout.columns)
+            raise DataError(
+                f"selected_cols {','.join(map(str, positions.values()))} needs {max(positions.values()) + 1} "
+                f"columns (this layout: {columns}), the first line has {self._width}: {listing(first)}",
+                path=self.path,
+                line=1,
+            )
+        return positions
+
+    def _parse(self, raw: bytes, record: int) -> list[str]:
+        cells = self._cells(raw, record)
+        if len(cells) == self._width:
+            return cells
+        if not raw:
+            cause = "the line is empty; remove it"
+        elif len(cells) > self._width:
+            cause = f"a {self.separator} inside a text is taken for a column border; {self.border_remedy}"
+        else:
+            cause = "a cell is missing, or a line break inside a text cut the row in two"
+        raise DataError(
+            f"expected {self._width} columns (as in line 1), found {len(cells)}: {cause}",
+            path=self.path,
+            line=self._line(record),
+        )
+
+    border_remedy = ""
+
+    def _values(self, cells: Any) -> dict[str, Any]:
+        if self._pick is None:
+            return dict(zip(self.columns, cells, strict=True))
+        picked = self._pick(cells)
+        return dict(zip(self.columns, picked if len(self.columns) > 1 else (picked,), strict=True))
+
+
+def require(table: Any, names: Sequence[str]) -> None:
+    """Raise DataError, listing the columns there are, unless ``table`` has all ``names``."""
+    for name in names:
+        if name not in table.columns:
+            raise DataError(
+                f"there is no such column; the table has {listing(table.columns)}."
+                f"{nearest(name, table.columns)} Another name can be mapped in a table description, "
+                f"'fields: {{{name}: that column}}'",
+                path=table.path,
+                line=1,
+                column=name,
+            )
