@@ -118,7 +118,7 @@ def reading(name: str) -> Iterator[None]:
 def describe(error: BaseException) -> str:
     """One short line that says what a library complained about."""
     # FFmpeg's errors repeat their number and the file's name.
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    said = getattr(error, "strerror", None) or str(error)
     text = " ".join(said.split()) or "no message"
     return f"cannot be decoded ({type(error).__name__}: {text[:200]})"
 

@@ -1,0 +1,226 @@
+"""Decoded images to model input: evaluation, training, and grounding with its box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from unival.errors import ConfigError
+from unival.media.arguments import needed
+
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Box = tuple[float, float, float, float]
+
+# RandAugment(2, level 7) of the reference: two operations, each applied with probability one half, at
+# 7/10 of the largest enhancement 1.8 + 0.1, shear 0.3, shift 10 pixels and turn 30 degrees.
+_OPERATIONS, _APPLIED, _LEVEL, _FILL = 2, 0.5, 0.7, [128.0]
+
+
+class Grounded(NamedTuple):
+    """image float32 (3, size, size); box (x0, y0, x1, y1) in its pixels; resize (w_ratio, h_ratio)."""
+
+    image: Tensor
+    box: Box | None
+    resize: tuple[float, float]
+
+
+def normalisation(imagenet: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel: ImageNet's, or 0.5 (what the released models use)."""
+    return (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (HALF, HALF)
+
+
+def image_eval(
+    image: Image.Image,
+    size: int,
+    mean: Sequence[float] = HALF,
+    std: Sequence[float] = HALF,
+    *,
+    resize: bool = True,
+) -> Tensor:
+    """Resize to size x size (bicubic, not keeping the aspect ratio) and normalise: float32 (3, size, size).
+
+    ``resize=False`` (the reference's no_image_transform) crops the centre instead, zeros around a
+    smaller image. Reference behaviour.
+    """
+    image = _rgb(image)
+    if resize:
+        return _normalised(F.pil_to_tensor(_resized(image, size, size)), mean, std)
+    return _normalised(F.center_crop(F.pil_to_tensor(image), [size, size]), mean, std)
+
+
+def image_train(
+    image: Image.Image,
+    size: int,
+    mean: Sequence[float] = HALF,
+    std: Sequence[float] = HALF,
+    rng: np.random.Generator | None = None,
+    *,
+    augment: bool = True,
+    resize: bool = True,
+    top_scale: int | None = None,
+) -> Tensor:
+    """The training image, float32 (3, size, size); the same ``rng`` state gives the same result.
+
+    With ``augment`` (the reference's use_dataaug): a random short side from ``size`` to ``top_scale``,
+    centre crop, RandAugment. Without it, or with ``resize=False``, the same as ``image_eval``.
+    top_scale None: 480 for sizes 384 to 480 as in the reference, else 1.25 * size.
+    """
+    if not augment or not resize:
+        return image_eval(image, size, mean, std, resize=resize)
+    rng = needed(rng)
+    scaled = _random_short_side(_rgb(image), size, top_scale, rng)
+    pixels = F.center_crop(F.pil_to_tensor(scaled), [size, size])
+    return _normalised(rand_augment(pixels, rng), mean, std)
+
+
+def grounding_eval(
+    image: Image.Image,
+    box: Sequence[float] | None,
+    size: int,
+    max_image_size: int = 512,
+    mean: Sequence[float] = HALF,
+    std: Sequence[float] = HALF,
+) -> Grounded:
+    """Resize to size x size and scale the box along; the ratios undo it. Reference behaviour.
+
+    Raises ConfigError when the coordinate bins, which span ``max_image_size`` pixels, cannot name
+    every pixel of the image.
+    """
+    _check_bins(size, max_image_size)
+    ratio = (size / image.width, size / image.height)
+    scaled = _scale_box(box, ratio) if box is not None else None
+    return Grounded(image_eval(image, size, mean, std), scaled, ratio)
+
+
+def grounding_train(
+    image: Image.Image,
+    box: Sequence[float],
+    size: int,
+    max_image_size: int = 512,
+    rng: np.random.Generator | None = None,
+    mean: Sequence[float] = HALF,
+    std: Sequence[float] = HALF,
+    *,
+    region_crop: bool = False,
+    top_scale: int | None = None,
+) -> Grounded:
+    """The training image of a referring expression.
+
+    Fine-tuning: the same as ``grounding_eval``. ``region_crop`` (pretraining): a random short side from
+    ``size`` to ``top_scale`` (see ``image_train``), then the size x size window centred on the box and
+    shifted inside the image; the box is cut to the window. The ratios are those of the resize.
+    """
+    if not region_crop:
+        return grounding_eval(image, box, size, max_image_size, mean, std)
+    _check_bins(size, max_image_size)
+    scaled = _random_short_side(_rgb(image), size, top_scale, needed(rng))
+    ratio = (scaled.width / image.width, scaled.height / image.height)
+    x0, y0, x1, y1 = _scale_box(box, ratio)
+    left = _window((x0 + x1) / 2, size, scaled.width)
+    top = _window((y0 + y1) / 2, size, scaled.height)
+    window = scaled.crop((left, top, left + size, top + size))
+    inside = [min(max(v, 0.0), float(size)) for v in (x0 - left, y0 - top, x1 - left, y1 - top)]
+    return Grounded(
+        _normalised(F.pil_to_tensor(window), mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio
+    )
+
+
+def scale_range(size: int, top_scale: int | None = None) -> tuple[int, int]:
+    """Largest random short side, and the cap of each side (reference: 480 and 672, ratio 1.4)."""
+    top = top_scale if top_scale is not None else 480 if 384 <= size <= 480 else round(size * 1.25)
+    if top < size:
+        raise ConfigError(f"top_scale {top} is below the image size {size}: at least {size} is needed")
+    return top, max(round(top * 1.4), size)
+
+
+def rand_augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """RandAugment with the reference's ten operations on uint8 (3, h, w); see the constants above."""
+    for operation in rng.choice(len(_AUGMENTATIONS), _OPERATIONS):
+        applied, sign = rng.random() < _APPLIED, -1.0 if rng.random() < 0.5 else 1.0
+        if applied:
+            pixels = _AUGMENTATIONS[operation](pixels, sign)
+    return pixels
+
+
+def _affine(
+    pixels: Tensor,
+    *,
+    angle: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    shear: tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    degrees = [float(np.degrees(np.arctan(value))) for value in shear]
+    return F.affine(
+        pixels,
+        angle=angle,
+        translate=[round(value) for value in shift],
+        scale=1.0,
+        shear=degrees,
+        interpolation=InterpolationMode.BILINEAR,
+        fill=_FILL,
+        # The reference shears from the corner and turns about the centre.
+        center=[0.0, 0.0] if any(shear) else None,
+    )
+
+
+_AUGMENTATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    lambda pixels, sign: pixels,
+    lambda pixels, sign: F.autocontrast(pixels),
+    lambda pixels, sign: F.equalize(pixels),
+    lambda pixels, sign: F.adjust_brightness(pixels, _LEVEL * 1.8 + 0.1),
+    lambda pixels, sign: F.adjust_sharpness(pixels, _LEVEL * 1.8 + 0.1),
+    lambda pixels, sign: _affine(pixels, shear=(sign * _LEVEL * 0.3, 0.0)),
+    lambda pixels, sign: _affine(pixels, shear=(0.0, sign * _LEVEL * 0.3)),
+    lambda pixels, sign: _affine(pixels, shift=(sign * _LEVEL * 10, 0.0)),
+    lambda pixels, sign: _affine(pixels, shift=(0.0, sign * _LEVEL * 10)),
+    lambda pixels, sign: _affine(pixels, angle=sign * _LEVEL * 30),
+)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _random_short_side(
+    image: Image.Image, size: int, top_scale: int | None, rng: np.random.Generator
+) -> Image.Image:
+    top, cap = scale_range(size, top_scale)
+    short = int(rng.integers(size, top + 1))
+    width, height = image.size
+    if width < height:
+        return _resized(image, short, min(int(short * height / width), cap))
+    return _resized(image, min(int(short * width / height), cap), short)
+
+
+def _normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    return F.normalize(pixels.to(torch.float32).div(255), list(mean), list(std))
+
+
+def _scale_box(box: Sequence[float], ratio: tuple[float, float]) -> Box:
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return x0 * ratio[0], y0 * ratio[1], x1 * ratio[0], y1 * ratio[1]
+
+
+def _window(centre: float, size: int, length: int) -> int:
+    return min(max(round(centre - size / 2), 0), length - size)
+
+
+def _check_bins(size: int, max_image_size: int) -> None:
+    if size > max_image_size:
+        raise ConfigError(
+            f"image size {size} is above max_image_size {max_image_size}, the pixels that the coordinate "
+            "bins span: lower the image size or raise max_image_size"
+        )
