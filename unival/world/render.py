@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from unival.world.sounds import draw_sound, save_sound
 from unival.world.tables import Item, Writer, objects, write_csv, write_lines, write_tsv
 from unival.world.wording import wording_for
 
+FOLDERS = ("images", "videos", "audio", "tables", "answers", "negative_sample", "vocabulary")
+FILES = ("world.json", "README.md")
 SHARES = {"val": 0.08, "test": 0.15}
 ANSWERS = {
     "vqa": [*COLOURS, *SHAPES, *PLACES, "1", "2", "3", "yes", "no", *SIZES, "big", "light", "dark"],
@@ -60,10 +63,7 @@ def render(
     """
     _check(variant, {"images": images, "clips": clips, "sounds": sounds}, image_size, video_size)
     root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())) and not (root / "world.json").is_file():
-        raise ConfigError(f"{root} exists and is not a sample world. Give a new or empty folder.")
-    for name in ("images", "videos", "audio", "tables", "answers", "negative_sample"):
-        (root / name).mkdir(parents=True, exist_ok=True)
+    _clear(root)
     say = progress or (lambda message: None)
     held_out = variant == "new_objects"
     sizes = {"images": image_size, "videos": video_size}
@@ -110,6 +110,20 @@ def _check(variant: str, counts: dict[str, int], image_size: int, video_size: in
         raise ConfigError(
             f"video_size is {video_size}; give an even number from 32 to 512 (H.264 needs even sides)."
         )
+
+
+def _clear(root: Path) -> None:
+    """Make the folders of a world; what an earlier rendering left there goes first."""
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file. Give a new or empty folder.")
+    foreign = sorted({p.name for p in root.iterdir()} - {*FOLDERS, *FILES}) if root.exists() else []
+    if foreign:
+        raise ConfigError(
+            f"{root} holds '{foreign[0]}', so it is no sample world. Give a new or empty folder."
+        )
+    for name in FOLDERS:
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir(parents=True)
 
 
 def _media(root: Path, kind: str, count: int, seed: int, side: int, held_out: bool) -> Iterator[Item]:

@@ -85,7 +85,7 @@ class Writer:
         ]
 
     def grounding_rows(self, items: list[Item], training: bool) -> Rows:
-        """uniq-id, image-id, text, box in pixels, path. In training one row per thing, else one per picture."""
+        """uniq-id, image-id, text, box in pixels, path. Training: one row per thing; else one."""
         rows: Rows = []
         for item in items:
             rng = self._rng(item, "grounding")

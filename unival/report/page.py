@@ -1,0 +1,152 @@
+"""The report: scores.md, one self-contained report.html, sheet.png and curves.png."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unival.media import MediaLoader
+from unival.report.curves import draw_curves, read_log
+from unival.report.pictures import contact_sheet, picture
+from unival.report.scores import COLUMNS, Result, read_result, score_rows, score_table
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1320px; padding: 0 1rem }
+body { color: #222 } table { border-collapse: collapse }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
+td:nth-child(n+3), th:nth-child(n+3) { text-align: right; font-variant-numeric: tabular-nums }
+h2 { margin: 2rem 0 .4rem } .about { color: #666; font-size: 13px; margin: 0 0 .8rem }
+.cards { display: flex; flex-wrap: wrap; gap: 14px } figure { margin: 0; max-width: 612px; min-width: 200px }
+figure.image { width: 210px } figcaption { font-size: 13px } figcaption b { font-weight: 600 }
+img { max-width: 100% } .said { color: #0b5394 } .truth { color: #2a7a2a } .asked { color: #555 }
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the parts of a report were written, and its table for the terminal."""
+
+    table: str
+    scores: Path
+    page: Path
+    sheet: Path
+    curves: Path | None
+
+
+def write_report(
+    results: Sequence[str | Path | Mapping[str, Any] | Result],
+    folder: str | Path,
+    logs: Mapping[str, str | Path] | None = None,
+    title: str = "UnIVAL report",
+) -> Report:
+    """Write the report of some evaluated tasks into ``folder`` (made if absent).
+
+    results: result files of ``unival evaluate`` or their contents. logs: further training logs by name, shown
+    before those that the results name. Raises DataError for a result or log that is not as expected;
+    media that cannot be read show the reason in place of the picture.
+    """
+    read = [r if isinstance(r, Result) else read_result(r) for r in results]
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    paths = {name: Path(path) for name, path in (logs or {}).items()}
+    paths.update({r.name: r.locate(r.log) for r in read if r.log})
+    curves = draw_curves({name: read_log(path) for name, path in paths.items()}) if paths else None
+    shown = [
+        (result, [(picture(i, result.modality, _loader(result)), i) for i in result.items]) for result in read
+    ]
+
+    report = Report(
+        score_table(read),
+        root / "scores.md",
+        root / "report.html",
+        root / "sheet.png",
+        root / "curves.png" if curves else None,
+    )
+    report.scores.write_text(f"{score_table(read, all_metrics=True)}\n", encoding="utf-8")
+    if report.curves and curves:
+        report.curves.write_bytes(curves)
+    sections = [
+        (r.name, [(image, "\n".join(_plain(i))) for image, i in cards]) for r, cards in shown if cards
+    ]
+    contact_sheet(sections).save(report.sheet)
+    report.page.write_text(_html(title, shown, curves), encoding="utf-8")
+    return report
+
+
+def _loader(result: Result) -> MediaLoader:
+    root = result.locate(result.media_root) if result.media_root else None
+    return MediaLoader(root=root, table_dir=str(Path(result.table).parent) if result.table else None)
+
+
+def texts(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is written under an example: (kind, text) with kind "asked", "said" or "truth"."""
+    lines = []
+    asked = item.get("question") or item.get("text") or item.get("source")
+    if asked:
+        lines.append(("asked", str(asked).strip()))
+    if item.get("box") is None and item.get("prediction") is not None:
+        lines.append(("said", str(item["prediction"]).strip()))
+    truth = item.get("references")
+    if item.get("true_box") is None and truth:
+        if isinstance(truth, Mapping):
+            truth = [f"{answer} ({confidence:g})" for answer, confidence in truth.items()]
+        kept = [truth] if isinstance(truth, str) else [str(t) for t in truth][:3]
+        lines.extend(("truth", text.strip()) for text in kept)
+    return lines
+
+
+def _plain(item: Mapping[str, Any]) -> list[str]:
+    """Return the lines for the contact sheet: question, "> answer", "= first reference"."""
+    mark = {"asked": "", "said": "> ", "truth": "= "}
+    first: dict[str, str] = {}
+    for kind, text in texts(item):
+        first.setdefault(kind, f"{mark[kind]}{text}")
+    return list(first.values())
+
+
+def _html(
+    title: str,
+    shown: Sequence[tuple[Result, Sequence[tuple[Image.Image, Mapping[str, Any]]]]],
+    curves: bytes | None,
+) -> str:
+    rows = score_rows([result for result, _ in shown])
+    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    parts = [
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
+        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>",
+        f"<table><tr>{head}</tr>\n{body}</table>",
+        '<p class="about">Under the pictures: <span class="asked">what was asked</span>, '
+        '<span class="said">what the model said</span>, <span class="truth">the truth</span>. '
+        "Boxes: thick green the truth, thin pink the prediction.</p>",
+    ]
+    if curves:
+        parts.append(f"<h2>loss</h2>\n{_embedded(curves, 'image/png', 'loss curves')}")
+    for result, cards in shown:
+        about = " · ".join(escape(text) for text in (result.table, result.checkpoint) if text)
+        figures = "\n".join(_figure(image, item, result.modality) for image, item in cards)
+        parts.append(f'<h2>{escape(result.name)}</h2>\n<p class="about">{about}</p>')
+        parts.append(f'<div class="cards">\n{figures}\n</div>')
+    return "\n".join(parts) + "\n</html>\n"
+
+
+def _figure(image: Image.Image, item: Mapping[str, Any], modality: str) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    lines = "<br>".join(f'<span class="{kind}">{escape(text)}</span>' for kind, text in texts(item))
+    name = escape(str(item.get("id", "")), quote=True)
+    kind = "image" if modality in ("", "image") else "wide"
+    embedded = _embedded(buffer.getvalue(), "image/png", name)
+    return f'<figure class="{kind}">{embedded}<figcaption>{lines}</figcaption></figure>'
+
+
+def _embedded(data: bytes, media_type: str, name: str) -> str:
+    return f'<img alt="{name}" src="data:{media_type};base64,{base64.b64encode(data).decode("ascii")}">'
