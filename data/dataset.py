@@ -1,0 +1,127 @@
+"""Examples of one or several tables, decoded on access and collated per modality group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fairseq.data import FairseqDataset
+
+from unival.batch import Example, collate
+from unival.media import MediaError, MediaLoader
+from unival.seeding import rng_for
+from unival.specs import SpecOptions, TaskSpec
+from unival.tables import Table
+from unival.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+Item = tuple[int, int, int]  # epoch, source, row
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A table read under one task description.
+
+    ``group`` names the sub-batch that its examples join; without it, image and text examples form one
+    group, video and audio examples the other (reference behaviour).
+    """
+
+    name: str
+    table: Table
+    spec: TaskSpec
+    media: MediaLoader
+    options: SpecOptions
+    group: str | None = None
+
+    def group_of(self, example: Example) -> str:
+        """Name of the sub-batch of an example of this source."""
+        return self.group or ("image" if example.modality in (None, "image") else "video")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A row whose media could not be read in training: skipped, counted and listed."""
+
+    source: str
+    row_id: str
+    reason: str
+
+
+class SpecDataset(FairseqDataset):
+    """Maps (epoch, source, row) to examples.
+
+    The epoch is part of the item, so that what a worker process returns depends on nothing else:
+    augmentation, frames and negatives are functions of (seed, epoch, row).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[DataSource],
+        vocabulary: Vocabulary,
+        seed: int,
+        training: bool,
+        split_groups: bool = False,
+    ) -> None:
+        self.split_groups = split_groups
+        self.sources = list(sources)
+        self.vocabulary = vocabulary
+        self.seed = seed
+        self.training = training
+        self.sizes = np.array([len(source.table) for source in self.sources], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+    def __getitem__(self, item: Item) -> list[tuple[str, Example]] | Broken:
+        """Examples of one row, each with its group.
+
+        Raises:
+            DataError: a row that does not hold what its task needs.
+            MediaError: unreadable media in evaluation; training gets a :class:`Broken` instead.
+        """
+        epoch, source_index, row_index = item
+        source = self.sources[source_index]
+        row = source.table[row_index]
+        rng = rng_for(self.seed, epoch, row_index, source.name) if self.training else None
+        try:
+            examples = source.spec.examples(
+                row, source.media, source.options, self.vocabulary, rng, training=self.training
+            )
+        except MediaError as error:
+            if not self.training:
+                raise
+            return Broken(source.name, f"{row.path}:{row.line}", str(error))
+        return [(source.group_of(example), example) for example in examples]
+
+    def collater(self, samples: list[list[tuple[str, Example]] | Broken]) -> Any:
+        """Collate rows: a batch, or with ``split_groups`` a list with one batch per group.
+
+        The groups of a list weigh equally in the loss (reference behaviour: image and video).
+
+        Rows skipped for broken media are listed under ``broken`` of the first batch. An empty list
+        (the padding of a rank that has no rows left) gives an empty dict.
+        """
+        broken = [sample for sample in samples if isinstance(sample, Broken)]
+        groups: dict[str, list[Example]] = {}
+        for sample in samples:
+            if not isinstance(sample, Broken):
+                for group, example in sample:
+                    groups.setdefault(group if self.split_groups else "", []).append(example)
+        batches = [collate(groups[name], pad=self.vocabulary.pad) for name in sorted(groups)]
+        if not batches:
+            return {"broken": broken, "nsentences": 0, "ntokens": 0} if broken else {}
+        batches[0]["broken"] = broken
+        return batches if self.split_groups else batches[0]
+
+    def num_tokens(self, index: int) -> int:
+        return 1
+
+    def size(self, index: int) -> int:
+        return 1
+
+    def ordered_indices(self) -> np.ndarray:
+        return np.arange(len(self))

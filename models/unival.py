@@ -1,0 +1,68 @@
+"""The model under its fairseq name, with one option per field of the model configuration."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+
+from unival import options as cli_options
+from unival.checkpoint import load_into, modality_exceptions
+from unival.config import ARCHS, DEAD, PARTS, ModelConfig
+from unival.modeling.model import UnIVAL
+
+logger = logging.getLogger(__name__)
+
+
+@register_model("unival")
+class UnivalModel(UnIVAL, BaseFairseqModel):
+    """:class:`unival.modeling.model.UnIVAL` as a fairseq model; state-dict keys are the same."""
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """One flag per option of the configuration; dead options of the reference are refused when set."""
+        for part in PARTS.values():
+            cli_options.add_arguments(parser, part)
+        taken = set(parser._option_string_actions)
+        for name in DEAD:
+            flag = "--" + name.replace("_", "-")
+            if flag not in taken:
+                parser.add_argument(flag, nargs="?", const=True, default=None, help=argparse.SUPPRESS)
+
+    @classmethod
+    def build_model(cls, args: Namespace, task: Any) -> UnivalModel:
+        """Build from parsed options; options that were not given keep the architecture's values."""
+        options: dict[str, Any] = {}
+        for part in PARTS.values():
+            options.update(cli_options.given(args, part))
+        options.update({name: getattr(args, name) for name in DEAD if getattr(args, name, None) is not None})
+        return cls(ModelConfig.from_options(args.arch, len(task.vocabulary), **options))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None
+    ) -> Any:
+        """Load strictly; whole modality networks may be absent on either side, and are reported.
+
+        Raises:
+            CheckpointError: any other key or shape that does not fit.
+        """
+        missing, unexpected = modality_exceptions(self)
+        report = load_into(self, dict(state_dict), allow_missing=missing, allow_unexpected=unexpected)
+        if report.missing or report.unexpected or report.resized:
+            logger.info(str(report))
+        return report
+
+    def max_positions(self) -> None:
+        return None
+
+
+def _named_size(args: Namespace) -> None:
+    """Sizes belong to ``unival.config``; nothing to add to the namespace."""
+
+
+for _arch in ARCHS:
+    register_model_architecture("unival", _arch)(_named_size)

@@ -1,0 +1,329 @@
+"""What all tasks share: vocabulary, tables, batches, safe steps, validation by generation."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.logging import metrics
+from fairseq.tasks import LegacyFairseqTask
+
+from unival import options as cli_options
+from unival.data.dataset import DataSource, Item, SpecDataset
+from unival.data.iterator import EpochBatches, ScheduledIterator
+from unival.errors import CheckpointError, ConfigError
+from unival.inference import Inference, Prediction
+from unival.media import MediaLoader
+from unival.mixture import batches
+from unival.specs import SpecOptions, get_spec
+from unival.tables import Table, open_table
+from unival.tasks.options import TaskOptions
+from unival.tasks.safety import BrokenMedia, NonFiniteGuard
+from unival.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+class UnivalTask(LegacyFairseqTask):
+    """A fairseq task over one :class:`unival.specs.TaskSpec`.
+
+    Subclasses name the spec; modality and everything else are options. ``data`` is a comma-separated
+    list of tables whose last is for validation; with several training tables epoch e reads table
+    (e - 1) mod n (reference behaviour).
+    """
+
+    spec_name = ""
+    modality = "image"
+
+    def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
+        super().__init__(args)
+        self.cfg = cli_options.from_namespace(args, TaskOptions)
+        self.options = cli_options.from_namespace(args, SpecOptions)
+        self.vocabulary = vocabulary
+        self.uses_ema = self.cfg.uses_ema
+        self.spec = get_spec(self.spec_name, self.cfg.modality or self.modality)
+        self.inference = Inference(
+            self.spec, self.options, vocabulary, self.cfg.eval_args, self.cfg.val_inference_type
+        )
+        self.broken = BrokenMedia(self.cfg.max_broken_share)
+        self.guard = NonFiniteGuard(self.cfg.max_nonfinite)
+        self.log_scores: Any = lambda record: None
+        self._predictions: dict[str, Prediction] = {}
+        self._trained = False
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """Add the positional ``data``, the engine's and the data's options."""
+        parser.add_argument("data", help="comma-separated tables; the last is for validation")
+        cli_options.add_arguments(parser, TaskOptions)
+        cli_options.add_arguments(parser, SpecOptions)
+
+    @classmethod
+    def setup_task(cls, args: Namespace, **kwargs: Any) -> UnivalTask:
+        cfg = cli_options.from_namespace(args, TaskOptions)
+        if not cfg.bpe_dir:
+            raise ConfigError(
+                "--bpe-dir is missing: give the folder of a vocabulary (make one with 'unival data vocabulary')"
+            )
+        vocabulary = Vocabulary.load(cfg.bpe_dir, num_codes=cfg.code_dict_size, num_bins=cfg.num_bins)
+        return cls(args, vocabulary)
+
+    # data
+
+    def _paths(self) -> list[str]:
+        return [path for path in self.cfg.data.split(",") if path and path != "-"]
+
+    def _train_paths(self) -> list[str]:
+        paths = self._paths()
+        if not paths:
+            raise ConfigError("no data: give at least one table")
+        return paths if len(paths) == 1 or self.args.disable_validation else paths[:-1]
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Several training tables: one per epoch."""
+        return len(self._train_paths()) > 1
+
+    def open(self, path: str) -> Table:
+        return open_table(
+            path, self.spec.fields, self.spec.layout, self.cfg.selected_cols, media_root=self.cfg.image_dir
+        )
+
+    def source(self, table: Table, name: str) -> DataSource:
+        media = MediaLoader(table.media_root, str(Path(table.path).parent))
+        return DataSource(name, table, self.spec, media, self.options, self.spec.modality)
+
+    def sources(self, split: str, epoch: int) -> list[DataSource]:
+        """The tables of a split: one, unless a subclass mixes."""
+        if split == self.args.train_subset:
+            paths = self._train_paths()
+            path = paths[(epoch - 1) % len(paths)]
+        else:
+            path = self._paths()[-1]
+        return [self.source(self.open(path), split)]
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """Open the split's tables. ``valid`` reads the last table, ``train`` the others in turn."""
+        training = split == self.args.train_subset
+        self.datasets[split] = SpecDataset(
+            self.sources(split, epoch), self.vocabulary, self.options.seed, training
+        )
+
+    def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
+        """Batches of all ranks for one epoch: a seeded permutation in training, table order otherwise."""
+        rows = batches(len(dataset), batch_size, self.options.seed, epoch, shuffle=dataset.training)
+        return EpochBatches(rows, epoch, source=0)
+
+    def batches_per_epoch(self, batch_size: int, epoch: int = 1) -> int:
+        """Number of training batches over all ranks in one epoch."""
+        if self.args.train_subset not in self.datasets:
+            self.load_dataset(self.args.train_subset, epoch=epoch)
+        return len(self.schedule(self.datasets[self.args.train_subset], batch_size, epoch))
+
+    def get_batch_iterator(
+        self,
+        dataset: SpecDataset,
+        max_sentences: int | None = None,
+        num_shards: int = 1,
+        shard_id: int = 0,
+        num_workers: int = 0,
+        epoch: int = 1,
+        data_buffer_size: int = 0,
+        skip_remainder_batch: bool = False,
+        **kwargs: Any,
+    ) -> ScheduledIterator:
+        """fairseq's hook. Batches are counted in rows (``--batch-size``); ``--max-tokens`` is refused."""
+        if max_sentences is None:
+            raise ConfigError("give --batch-size: rows per step and device (--max-tokens is not supported)")
+        # Before the first update fairseq reads the whole validation set once without using it.
+        rehearsal = not dataset.training and not self._trained and self.args.train_subset in self.datasets
+
+        @lru_cache(maxsize=2)
+        def schedule(of_epoch: int) -> Sequence[list[Item]]:
+            planned = self.schedule(dataset, max_sentences, of_epoch)
+            return planned[:num_shards] if rehearsal else planned
+
+        return ScheduledIterator(
+            dataset,
+            schedule,
+            seed=self.options.seed,
+            num_shards=num_shards,
+            shard_id=shard_id,
+            num_workers=num_workers,
+            epoch=epoch,
+            buffer_size=data_buffer_size,
+            skip_remainder_batch=skip_remainder_batch,
+        )
+
+    def plan(self, cfg: Any, per_epoch: int, total: int) -> str:
+        """Rows per source, steps and effective batch, printed before the first step."""
+        world = max(1, cfg.distributed_training.distributed_world_size)
+        accumulate = cfg.optimization.update_freq[0]
+        dataset = self.datasets[self.args.train_subset]
+        lines = [f"  {s.name}: {len(s.table):,} rows of {s.spec.name} ({s.spec.modality}) in {s.table.path}" for s in dataset.sources]
+        effective = cfg.dataset.batch_size * world * accumulate
+        steps = f"{total:,} updates" if total else "no end set"
+        return "\n".join(
+            [
+                "plan:",
+                *lines,
+                f"  {world} rank(s) x {cfg.dataset.batch_size} rows x {accumulate} accumulated = {effective} rows an update",
+                f"  {per_epoch:,} updates an epoch, {steps}",
+            ]
+        )
+
+    # steps
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        self._trained = True
+
+    def train_step(
+        self,
+        sample: Any,
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        """One forward and backward pass.
+
+        A batch without a readable row and a non-finite loss give a zero gradient; both are counted
+        and stop the run above their limits.
+        """
+        model.train()
+        if not ignore_grad:
+            self.broken.count(sample)
+        if not isinstance(sample, list) and not sample.get("nsentences"):
+            loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
+        else:
+            with torch.autograd.profiler.record_function("forward"):
+                loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
+            if not torch.isfinite(loss.detach()).all():
+                self.guard.report(model, sample, update_num, loss)
+                loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
+        if ignore_grad:
+            loss = loss * 0
+        with torch.autograd.profiler.record_function("backward"):
+            optimizer.backward(loss)
+        return loss, sample_size, logging_output
+
+    def valid_step(
+        self, sample: Any, model: Any, criterion: Any, ema_model: Any = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
+        """Loss and predictions; with ``--uses-ema`` both come from the averaged weights."""
+        evaluated = model
+        if self.uses_ema:
+            if ema_model is None:
+                raise ConfigError("--uses-ema needs --store-ema")
+            evaluated = ema_model
+        evaluated.eval()
+        with torch.no_grad():
+            loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
+            if self.cfg.eval_generate and not isinstance(sample, list):
+                module = getattr(evaluated, "module", evaluated)
+                for prediction in self.inference(module, sample):
+                    self._predictions[prediction.id] = prediction
+        return loss, sample_size, logging_output
+
+    # validation scores
+
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        self._predictions = {}
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """Criterion statistics, and a placeholder for the score that only the whole set has."""
+        criterion.__class__.reduce_metrics(logging_outputs)
+        if self._predictions:
+            metrics.log_scalar(self.spec.best_metric, float("nan"))
+
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """Score the predictions of all ranks and put the metrics where fairseq picks the best checkpoint."""
+        if not self.cfg.eval_generate:
+            return
+        predictions = self._gather()
+        if not predictions:
+            return
+        keys = sorted(predictions)
+        found = [predictions[key] for key in keys]
+        scores = self.spec.score([p.output for p in found], [p.reference for p in found], self.options, keys)
+        stats.update(scores)
+        name = self.args.best_checkpoint_metric
+        best = getattr(checkpoint_utils.save_checkpoint, "best", None)
+        if name in scores and best is not None:
+            choose = max if self.args.maximize_best_checkpoint_metric else min
+            stats[f"best_{name}"] = choose(best, scores[name])
+        if self.cfg.eval_print_samples:
+            for p in found[:3]:
+                logger.info(f"{p.id}: '{p.output}' (reference: {p.reference})")
+        self.log_scores({"split": "valid", "loss": float(stats.get("loss", float("nan"))), **scores})
+        self._predictions = {}
+
+    def _gather(self) -> dict[str, Prediction]:
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self._predictions
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, self._predictions)
+        return {key: value for part in parts for key, value in part.items()}
+
+    # checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to be used without this task: vocabulary, prompts, task options."""
+        return {
+            "unival": {
+                "task": {"name": self.spec.name, "modality": self.spec.modality},
+                "vocabulary": self.vocabulary.to_dict(),
+                "fingerprint": self.vocabulary.fingerprint(),
+                "options": cli_options.to_dict(self.options),
+                "broken": self.broken.total,
+            }
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: a task is a function of its options."""
+
+    def check_checkpoint(self, filename: str, model: Any) -> None:
+        """Compare a checkpoint's vocabulary and sizes with this run before its weights are taken.
+
+        Raises:
+            CheckpointError: another vocabulary, or another architecture.
+        """
+        from unival.checkpoint import read_header
+
+        header = read_header(filename)
+        theirs = header.get("task_state", {}).get("unival", {}).get("fingerprint")
+        if theirs is not None and theirs != self.vocabulary.fingerprint():
+            raise CheckpointError(
+                f"{filename} was trained with another vocabulary (fingerprint {theirs[:12]}, "
+                f"this run's is {self.vocabulary.fingerprint()[:12]}). Give its own with --bpe-dir."
+            )
+        arch = header.get("arch")
+        if arch is not None and arch != self.args.arch:
+            raise CheckpointError(f"{filename} holds a model of arch '{arch}', this run asks for --arch {self.args.arch}")
+
+    @property
+    def source_dictionary(self) -> None:
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        return None
+
+    def max_positions(self) -> None:
+        return None
+
+
+def _zero_gradient(model: Any) -> torch.Tensor:
+    # Touching every parameter keeps data-parallel gradient exchange in step with the other ranks.
+    zero = torch.zeros(())
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            zero = zero.to(parameter.device) + parameter.sum() * 0.0
+    return zero

@@ -1,0 +1,66 @@
+"""The program ``unival``: one verb per module of this folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from unival import __version__
+from unival.errors import UnivalError, nearest
+
+# verb -> (module, one-line help); modules offer add_arguments(parser) and run(args) -> exit code
+VERBS = {
+    "train": ("unival.cli.train", "train from a YAML recipe"),
+    "evaluate": ("unival.cli.evaluate", "predict a table and score it"),
+    "score": ("unival.cli.score", "score saved predictions"),
+    "report": ("unival.cli.report", "table, curves and picture page of evaluated runs"),
+}
+DATA_VERBS = {
+    "sample": ("unival.cli.sample", "render the sample world"),
+    "vocabulary": ("unival.cli.vocabulary", "train a vocabulary or install the released one"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unival", description="Train, evaluate and use UnIVAL models.")
+    parser.add_argument("--version", action="version", version=f"unival {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, (_, text) in VERBS.items():
+        verbs.add_parser(name, help=text, description=text, add_help=name != "train")
+    data = verbs.add_parser("data", help="prepare data", description="Prepare data.")
+    data_verbs = data.add_subparsers(dest="data_verb", metavar="VERB", required=True)
+    for name, (_, text) in DATA_VERBS.items():
+        data_verbs.add_parser(name, help=text, description=text)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Errors meant for the user are printed without traceback; the exit code is 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    table, words = VERBS, arguments[:1]
+    if words == ["data"]:
+        table, words = DATA_VERBS, arguments[1:2]
+    if not words or words[0].startswith("-") or words[0] not in table:
+        if words and not words[0].startswith("-") and words != ["data"]:
+            print(f"unival: unknown verb '{words[0]}'.{nearest(words[0], [*table, 'data'])}", file=sys.stderr)
+            return 2
+        _parser().parse_args(arguments)
+        return 2
+    verb = words[0]
+    rest = arguments[arguments.index(verb) + 1 :]
+    module = import_module(table[verb][0])
+    prefix = "unival data" if table is DATA_VERBS else "unival"
+    parser = argparse.ArgumentParser(prog=f"{prefix} {verb}", description=table[verb][1], allow_abbrev=False)
+    module.add_arguments(parser)
+    try:
+        if getattr(module, "PASSES_OPTIONS", False):
+            args, extra = parser.parse_known_args(rest)
+            return int(module.run(args, extra))
+        return int(module.run(parser.parse_args(rest)))
+    except UnivalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1

@@ -1,0 +1,41 @@
+"""``unival train RECIPE [--any-option value]``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+from unival.recipe import check_options, load_recipe, to_arguments
+
+PASSES_OPTIONS = True  # whatever is not ours goes to the engine, after the recipe's own options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb itself; all others are those of ``fairseq-train`` and the plugin."""
+    parser.add_argument("recipe", help="YAML recipe, for example configs/finetune/caption_coco.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="print the engine's command line and stop")
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Resolve the recipe, check every option name, and train in this process."""
+    recipe = load_recipe(args.recipe)
+    overrides = [word[2:].split("=", 1)[0] for word in extra if word.startswith("--")]
+    for name in ("save_dir", "save-dir"):  # tables are written beside the run, so this one is needed early
+        for position, word in enumerate(extra):
+            if word.startswith(f"--{name}="):
+                recipe.options["save_dir"] = word.split("=", 1)[1]
+            elif word == f"--{name}" and position + 1 < len(extra):
+                recipe.options["save_dir"] = extra[position + 1]
+    try:
+        from unival.train import known_options, main
+    except ImportError as error:
+        print(f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'", file=sys.stderr)
+        return 2
+    known = known_options(recipe.choices)
+    check_options(overrides, known, "command line")
+    arguments = to_arguments(recipe, known) + extra
+    if args.dry_run:
+        print("python -m unival.train " + shlex.join(arguments))
+        return 0
+    return main(arguments)

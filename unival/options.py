@@ -1,0 +1,103 @@
+"""Dataclass fields as command-line options: one place for names, types, help and defaults."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import json
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unival.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Strip ``Optional`` from a type."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [part for part in get_args(annotation) if part is not type(None)]
+        return inner[0] if len(inner) == 1 else str
+    return annotation
+
+
+def parse_mapping(text: str) -> dict[str, Any]:
+    """Read ``{"beam": 5}`` (JSON) or ``{'beam': 5}`` (a Python literal, as the reference accepts)."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError) as error:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as {{\"beam\": 5}}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"'{text}' is a {type(value).__name__}, expected a JSON object")
+    return value
+
+
+def _parse_list(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def add_arguments(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
+    """Add one option per field of the dataclass ``cls`` to an argparse parser or group.
+
+    An option that is not given stays out of the namespace's way as ``None``, so that
+    :func:`from_namespace` can tell "not given" from a value. Booleans get ``--name`` and
+    ``--no-name``. Names that the parser already has are left to their owner.
+    """
+    hints = get_type_hints(cls)
+    taken = set(parser._option_string_actions)
+    for item in dataclasses.fields(cls):
+        flag = "--" + item.name.replace("_", "-")
+        if item.name in skip or flag in taken or item.metadata.get("internal"):
+            continue
+        flags = [flag] if "_" not in item.name else [flag, "--" + item.name]
+        kind = _plain_type(hints[item.name])
+        help_text = item.metadata.get("help", "").replace("%", "%%")
+        if kind is bool:
+            parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=None, help=help_text)
+            continue
+        origin = get_origin(kind) or kind
+        if origin in (dict, Mapping):
+            convert: Any = parse_mapping
+        elif origin in (list, tuple):
+            convert = _parse_list
+        else:
+            convert = kind
+        parser.add_argument(*flags, type=convert, default=None, help=help_text, metavar=item.name.upper())
+
+
+def given(namespace: argparse.Namespace | Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Return the fields of ``cls`` that the namespace sets to something other than ``None``."""
+    values = namespace if isinstance(namespace, Mapping) else vars(namespace)
+    names = [item.name for item in dataclasses.fields(cls)]
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
+def from_namespace(namespace: argparse.Namespace | Mapping[str, Any], cls: type[T]) -> T:
+    """Build ``cls`` from the given options; everything else keeps the dataclass default."""
+    return cls(**given(namespace, cls))
+
+
+def from_mapping(values: Mapping[str, Any], cls: type[T]) -> T:
+    """Build ``cls`` from a mapping.
+
+    Raises:
+        ConfigError: a key that is not a field; the nearest name is offered.
+    """
+    names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"unknown option '{key}' for {cls.__name__}.{nearest(key, names)}")
+    return cls(**values)
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """Fields of an options dataclass as plain containers, for configs and checkpoints."""
+    return {
+        key: dict(item) if isinstance(item, Mapping) else list(item) if isinstance(item, tuple) else item
+        for key, item in ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    }
