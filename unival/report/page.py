@@ -97,7 +97,7 @@ def texts(item: Mapping[str, Any]) -> list[tuple[str, str]]:
     truth = item.get("references")
     if item.get("true_box") is None and truth:
         if isinstance(truth, Mapping):
-            truth = [f"{answer} ({confidence:g})" for answer, confidence in truth.items()]
+            truth = [a if confidence == 1 else f"{a} ({confidence:g})" for a, confidence in truth.items()]
         kept = [truth] if isinstance(truth, str) else [str(t) for t in truth][:3]
         lines.extend(("truth", text.strip()) for text in kept)
     return lines

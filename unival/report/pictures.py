@@ -75,7 +75,7 @@ def _sound(item: Mapping[str, Any], loader: MediaLoader) -> Image.Image:
 
 
 def waveform_picture(wave: np.ndarray, rate: int, width: int = 320) -> Image.Image:
-    """Draw the waveform (N,) above its log spectrogram (0 Hz at the bottom, rate / 2 at the top)."""
+    """Draw the waveform (N,) above its log spectrogram (low tones at the bottom, rate / 2 at the top)."""
     from PIL import Image
 
     top = HEIGHT // 4
@@ -85,12 +85,12 @@ def waveform_picture(wave: np.ndarray, rate: int, width: int = 320) -> Image.Ima
         low, high = (float(np.clip(v, -1, 1)) for v in (block.min(initial=0), block.max(initial=0)))
         y0, y1 = (round((1 - v) * (top - 1) / 2) for v in (high, low))
         pixels[y0 : y1 + 1, x] = (52, 101, 164)
-    frame, hop = 512, 128
+    frame, hop = 1024, 128
     padded = np.pad(wave, (0, max(0, frame - len(wave))))
     windows = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop] * np.hanning(frame)
-    power = np.log10(
-        np.abs(np.fft.rfft(windows)).T[::-1] + 1e-3
-    )  # (frequency, time), low tones at the bottom
+    power = np.log10(np.abs(np.fft.rfft(windows)).T + 1e-3)  # (frequency, time)
+    octaves = np.geomspace(2, frame // 2, HEIGHT)[::-1]  # in bins; equal steps of pitch
+    power = power[np.rint(octaves).astype(int)]
     shade = (power - power.min()) / max(float(np.ptp(power)), 1e-6)
     body = Image.fromarray((255 * shade).astype(np.uint8)).resize((width, HEIGHT - top - 4))
     pixels[top + 4 :] = _heat(np.asarray(body, dtype=np.float32) / 255)

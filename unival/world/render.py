@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,9 +154,7 @@ def _write_tables(
     """Write all tables; returns the number of rows of each, and every text of the training tables."""
     files: dict[str, int] = {}
     # leading blank: tasks put one before every text, and it belongs to the first piece
-    texts = [
-        text.format(text="", question="", answer="", objects="", caption="") for text in PROMPTS.values()
-    ]
+    texts = [text.format_map(defaultdict(str)) for text in PROMPTS.values()]
 
     def tsv(name: str, rows: list[list[str]], *text_columns: int) -> None:
         files[f"tables/{name}.tsv"] = write_tsv(root / "tables" / f"{name}.tsv", rows)

@@ -10,7 +10,8 @@ import numpy as np
 
 from unival.world.attributes import HELD_OUT_SOUNDS, PITCHES, SOUND_KINDS, VOLUMES, draw_in_split, pick
 
-HERTZ = {"low": 220.0, "medium": 750.0, "high": 2600.0}
+# a factor of 2.8 apart, and low enough that no overtone of a sweep reaches half of 16 kHz
+HERTZ = {"low": 220.0, "medium": 620.0, "high": 1760.0}
 BAND = {"low": (80.0, 400.0), "medium": (700.0, 1800.0), "high": (3000.0, 7000.0)}
 PEAK = {"quiet": 0.06, "loud": 0.6}
 BEEPS_PER_SECOND = {"slow beeps": 3.0, "fast beeps": 9.0}
@@ -79,9 +80,9 @@ def _event_wave(event: Event, rate: int, rng: np.random.Generator) -> np.ndarray
     else:
         start = end = HERTZ[event.pitch] * event.detune
         if event.kind == "rising":
-            end = 2.5 * start
+            end = 2 * start
         elif event.kind == "falling":
-            start = 2.5 * start
+            start = 2 * start
         frequency = start * (end / start) ** (time / event.seconds)
         phase = 2 * np.pi * np.cumsum(frequency) / rate
         wave = np.sin(phase) + 0.25 * np.sin(2 * phase)
