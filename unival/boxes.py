@@ -47,6 +47,12 @@ def inside(box: Box, size: tuple[int, int]) -> Box:
     return parse_box(clipped)
 
 
+def scale(box: Sequence[float], resize: tuple[float, float]) -> np.ndarray:
+    """Return float32 (4,): a box in original pixels moved to network pixels by (width, height) ratios."""
+    ratios = np.asarray([resize[0], resize[1], resize[0], resize[1]], dtype=np.float32)
+    return np.asarray(box, dtype=np.float32) * ratios
+
+
 def quantise(box: Sequence[float] | np.ndarray, max_image_size: int = 512, num_bins: int = 1000) -> list[int]:
     """Return the bin of each coordinate of a box in network pixels: round(c / max_image_size * (num_bins-1)).
 
@@ -57,8 +63,8 @@ def quantise(box: Sequence[float] | np.ndarray, max_image_size: int = 512, num_b
     bins = np.rint(values).astype(np.int64)
     if bins.min() < 0 or bins.max() >= num_bins:
         raise ConfigError(
-            f"box {[round(float(c), 2) for c in box]} in network pixels exceeds max_image_size {max_image_size}; "
-            "max_image_size must be at least patch_image_size"
+            f"box {[round(float(c), 2) for c in box]} in network pixels exceeds max_image_size "
+            f"{max_image_size}; max_image_size must be at least patch_image_size"
         )
     return bins.tolist()
 
@@ -72,13 +78,3 @@ def dequantise(
     """Return float32 (..., 4) boxes in pixels of the original image; ``resize`` is (width, height) ratios."""
     values = np.asarray(bins).astype(np.float32) / np.float32(num_bins - 1) * np.float32(max_image_size)
     return values / np.asarray([resize[0], resize[1], resize[0], resize[1]], dtype=np.float32)
-
-
-def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes; 0 when they do not overlap or have no area."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    return float(width * height / union)

@@ -101,16 +101,17 @@ class Vocabulary:
         return cls(files, num_codes, num_bins)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Vocabulary:
-        """Read a folder written by ``save`` (or the released files, with the released counts).
+    def load(cls, folder: str | Path, num_codes: int = 8192, num_bins: int = 1000) -> Vocabulary:
+        """Read a folder written by ``save``, or the released files.
 
+        ``num_codes`` and ``num_bins`` count for folders that do not say; a saved vocabulary keeps its own.
         Raises CheckpointError when a file is missing or the folder was changed after saving.
         """
         folder = Path(folder)
         files = {name: _read(folder / name) for name in FILES}
         settings = folder / _SETTINGS
         if not settings.exists():
-            return cls(files, 8192, 1000, str(folder))
+            return cls(files, num_codes, num_bins, str(folder))
         try:
             stored = json.loads(_read(settings))
             vocabulary = cls(files, stored["num_codes"], stored["num_bins"], str(folder))
@@ -120,7 +121,8 @@ class Vocabulary:
         if fingerprint != vocabulary.fingerprint():
             raise CheckpointError(
                 f"the vocabulary in {folder} is not the one that was saved there "
-                f"(fingerprint {vocabulary.fingerprint()[:12]}, expected {fingerprint[:12]}); copy its files again"
+                f"(fingerprint {vocabulary.fingerprint()[:12]}, expected {fingerprint[:12]}); "
+                "copy its files again"
             )
         return vocabulary
 

@@ -1,0 +1,42 @@
+"""Descriptions of all tasks, independent of any training engine.
+
+>>> get_spec("caption", "video").fields[0].name
+'video'
+"""
+
+from __future__ import annotations
+
+from unival.errors import ConfigError, nearest
+from unival.specs.base import Field, TaskSpec
+from unival.specs.caption import CaptionSpec
+from unival.specs.entailment import EntailmentSpec
+from unival.specs.grounding import GroundedCaptionSpec, GroundingSpec
+from unival.specs.matching import MatchingSpec
+from unival.specs.negatives import NegativePool
+from unival.specs.options import SpecOptions
+from unival.specs.pretrain import PretrainSpec
+from unival.specs.verification import VerificationSpec
+from unival.specs.vqa import VqaSpec
+
+SPECS: dict[str, type[TaskSpec]] = {
+    spec.name: spec
+    for spec in (
+        CaptionSpec,
+        VqaSpec,
+        GroundingSpec,
+        GroundedCaptionSpec,
+        MatchingSpec,
+        VerificationSpec,
+        EntailmentSpec,
+        PretrainSpec,
+    )
+}
+
+__all__ = ["SPECS", "Field", "NegativePool", "PretrainSpec", "SpecOptions", "TaskSpec", "get_spec"]
+
+
+def get_spec(name: str, modality: str = "image") -> TaskSpec:
+    """Return the description of a task on a modality; ConfigError (nearest name) for an unknown one."""
+    if name not in SPECS:
+        raise ConfigError(f"unknown task '{name}'; tasks: {', '.join(SPECS)}.{nearest(name, SPECS)}")
+    return SPECS[name](modality)

@@ -10,19 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from unival.batch import Example
 from unival.errors import ConfigError, DataError
+from unival.media.loader import MediaLoader
 from unival.specs.options import SpecOptions
+from unival.tables.layouts import Layout, get_layout
+from unival.tables.row import Row
 from unival.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from unival.media import MediaLoader
-    from unival.tables import Row
 
 MODALITIES = ("image", "video", "audio")
 
@@ -36,14 +35,6 @@ class Field:
     required: bool
     description: str
     target: bool = False
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A headerless reference TSV: canonical names in the order used, and the file columns they come from."""
-
-    columns: tuple[str, ...]
-    selected_cols: str
 
 
 class TaskSpec(ABC):
@@ -73,9 +64,14 @@ class TaskSpec(ABC):
         """Columns of a table with named fields."""
 
     @property
-    @abstractmethod
-    def layout(self) -> Layout:
+    def layout_name(self) -> str | None:
+        """Name of the reference's TSV layout in ``unival.tables.LAYOUTS``, None where it has none."""
+        return None
+
+    @property
+    def layout(self) -> Layout | None:
         """Columns of the reference's TSV files."""
+        return None if self.layout_name is None else get_layout(self.layout_name)
 
     @abstractmethod
     def examples(
@@ -96,6 +92,10 @@ class TaskSpec(ABC):
     @abstractmethod
     def reference(self, row: Row, options: SpecOptions) -> Any:
         """Return what a prediction for ``row`` is compared with, or None when the row carries none."""
+
+    def prepare(self, rows: Sequence[Row], options: SpecOptions) -> None:
+        """Look at the training table once before its rows are prepared; most tasks need nothing from it."""
+        return
 
     def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> Any:
         """What decoding may produce: a Trie of answers, a range (start, end) of token ids, or None."""
@@ -203,24 +203,23 @@ def compose(
     vocabulary: Vocabulary,
     options: SpecOptions,
     prompt_type: str = "none",
-    next_tokens: Callable[[list[int]], Iterable[int]] | None = None,
+    allowed_lists: Callable[[list[int]], list[list[int]]] | None = None,
     **rest: Any,
 ) -> Example:
     """Build an Example from source and target ids without specials.
 
     ``prompt_type`` says what the decoder begins with (reference behaviour): nothing, the whole source
     ("src", with its eos) or the source without eos ("prev_output"); those positions are not scored.
-    ``next_tokens`` maps a target prefix to the tokens a constraint allows next and fills ``allowed``.
+    ``allowed_lists`` gives the tokens that a constraint permits at each target position.
     """
     bos, pad, eos = vocabulary.bos, vocabulary.pad, vocabulary.eos
     source = [bos, *source[: options.max_source_positions - 2], eos]
     prompt = {"none": [bos], "src": source, "prev_output": source[:-1]}[prompt_type]
     target = target[: max(options.max_target_positions - len(prompt), 0)]
     unscored = len(prompt) - 1
-    allowed = None
-    if next_tokens is not None:
-        steps = [sorted(next_tokens(target[:step])) for step in range(len(target) + 1)]
-        allowed = [[] for _ in range(unscored)] + steps
+    allowed: list[list[int]] | None = None
+    if allowed_lists is not None:
+        allowed = [[] for _ in range(unscored)] + allowed_lists([*target, eos])
     return Example(
         id=identifier,
         source=torch.tensor(source),

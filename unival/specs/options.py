@@ -42,7 +42,13 @@ class SpecOptions:
     imagenet_default_mean_and_std: bool = field(
         default=False, metadata={"help": "ImageNet normalisation, not 0.5"}
     )
-    use_dataaug: bool = field(default=False, metadata={"help": "random crops and colours in training"})
+    use_dataaug: bool | None = field(
+        default=None, metadata={"help": "random crops and colours in training; default: in pretraining only"}
+    )
+    frame_resize: str = field(
+        default="none", metadata={"help": "video frames: none (crop only), short_side or square"}
+    )
+    video_flip: bool = field(default=True, metadata={"help": "flip videos at random with use_dataaug"})
     no_image_transform: bool = field(default=False, metadata={"help": "centre crop instead of resizing"})
     prompt_type: str = field(
         default="none", metadata={"help": "what the decoder is made to begin with: none, src or prev_output"}
@@ -61,6 +67,12 @@ class SpecOptions:
     neg_sample_dir: str | None = field(
         default=None,
         metadata={"help": "folder with all_captions.txt, object.txt, type2ans.json for matching"},
+    )
+    neg_captions_video: str | None = field(
+        default=None, metadata={"help": "captions for negatives of videos, default those of images"}
+    )
+    neg_captions_audio: str | None = field(
+        default=None, metadata={"help": "captions for negatives of audio, default those of images"}
     )
     matching_prob: float = field(
         default=1.0, metadata={"help": "share of pretraining rows that also give a matching example"}

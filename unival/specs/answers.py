@@ -1,0 +1,150 @@
+"""Tasks whose answers form a closed list: where the list comes from and what it permits."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unival.errors import ConfigError, DataError
+from unival.specs.base import TaskSpec, bad_value, located, shorten
+from unival.specs.options import SpecOptions
+from unival.tables.row import Row
+from unival.text import parse_answers
+from unival.vocabulary import Vocabulary
+
+
+class AnswerSpec(TaskSpec):
+    """Base of tasks that answer with a short text, from ``candidates`` when there are any.
+
+    The constraint is a trie over the candidates; during training the same trie masks the loss (reference
+    behaviour).
+    """
+
+    _cached: tuple[SpecOptions, Vocabulary, Any] | None = None
+
+    def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> Any:
+        """Return a ``unival.generate.trie.Trie`` over the candidates, None for open answers."""
+        if self._cached is None or self._cached[0] is not options or self._cached[1] is not vocabulary:
+            answers = self.candidates(options)
+            trie = None
+            if answers is not None:
+                from unival.generate.trie import Trie
+
+                trie = Trie([encode_answer(vocabulary, answer) for answer in answers], vocabulary.eos)
+            self._cached = (options, vocabulary, trie)
+        return self._cached[2]
+
+    def allowed_lists(
+        self, options: SpecOptions, vocabulary: Vocabulary
+    ) -> Callable[[list[int]], list[list[int]]] | None:
+        """Return a function from a target to the tokens allowed at each position, None for open answers."""
+        trie = self.constraint(options, vocabulary)
+        return None if trie is None else trie.allowed_lists
+
+
+def encode_answer(vocabulary: Vocabulary, answer: str) -> list[int]:
+    """Encode an answer as targets are: with a leading blank."""
+    return vocabulary.encode(f" {answer}")
+
+
+def answers_of(row: Row) -> dict[str, float] | None:
+    """Return answer -> confidence from ``answers`` or ``answer``, None when the row has neither.
+
+    Text is read by ``unival.text.parse_answers``. In JSONL a list of answers also works (confidence relative
+    to the most frequent one) and a mapping answer -> confidence.
+    """
+    column = "answers" if row.get("answers") not in (None, "") else "answer"
+    value = row.get(column)
+    if value is None or value == "":
+        return None
+    with located(row, column):
+        try:
+            answers = _read_answers(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"expected answers such as '1.0|!+red&&0.3|!+pink', got {shorten(value)}: {error}"
+            ) from error
+        if not answers:
+            raise DataError("expected at least one answer, the field is empty")
+    return answers
+
+
+def _read_answers(value: Any) -> dict[str, float]:
+    if isinstance(value, bool):
+        return {"yes" if value else "no": 1.0}
+    if isinstance(value, Mapping):
+        answers = {str(answer).strip(): float(confidence) for answer, confidence in value.items()}
+        if not all(0 < confidence <= 1 for confidence in answers.values()):
+            raise ValueError("confidences must lie in (0, 1]")
+        return answers
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        counts = Counter(str(answer).strip() for answer in value if str(answer).strip())
+        most = max(counts.values(), default=1)
+        return {answer: count / most for answer, count in counts.items()}
+    return parse_answers(str(value))
+
+
+def label_of(row: Row, column: str, names: Mapping[str, str]) -> str | None:
+    """Return the canonical label of a column (``names``: spelling -> canonical), None when absent."""
+    value = row.get(column)
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    label = names.get(str(value).strip().lower())
+    if label is None:
+        raise bad_value(row, column, f"expected one of {', '.join(names)}, got {shorten(value)}")
+    return label
+
+
+def closed_answers(options: SpecOptions) -> tuple[str, ...] | None:
+    """Return the closed list that the options name, None when they name none."""
+    if options.answers is not None:
+        return options.answers
+    if options.ans2label_dict is not None:
+        return tuple(options.ans2label_dict)
+    return read_answer_list(options.ans2label_file) if options.ans2label_file is not None else None
+
+
+def read_answer_list(path: str | Path) -> tuple[str, ...]:
+    """Read a closed list of answers: a JSON list or object, one answer per line, or the released pickle.
+
+    The pickle may hold nothing but dicts, lists, strings and numbers; anything else is refused, so no code
+    of the file runs. Raises ConfigError.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"answer list {path} cannot be read: {error.strerror}") from error
+    try:
+        if data[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
+            content = _PlainUnpickler(io.BytesIO(data)).load()
+        elif path.suffix == ".json":
+            content = json.loads(data)
+        else:
+            content = data.decode("utf-8-sig").splitlines()
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise ConfigError(f"answer list {path} cannot be read: {error}") from error
+    if not isinstance(content, Mapping | list | tuple):
+        raise ConfigError(
+            f"answer list {path} holds a {type(content).__name__}, expected a list or a mapping"
+        )
+    answers = tuple(dict.fromkeys(str(answer).strip() for answer in content if str(answer).strip()))
+    if not answers:
+        raise ConfigError(f"answer list {path} is empty")
+    return answers
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise ConfigError(
+            f"the answer list asks for {module}.{name}; only plain dicts, lists and strings are read"
+        )

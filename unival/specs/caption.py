@@ -1,0 +1,118 @@
+"""Captioning of images, videos and audio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from unival.batch import Example
+from unival.media.loader import MediaLoader
+from unival.prompts import prompt
+from unival.specs.base import Field, TaskSpec, bad_value, compose, row_id
+from unival.specs.inputs import load_media, media_field, media_id
+from unival.specs.options import SpecOptions
+from unival.specs.scoring import caption_score
+from unival.tables.row import Row
+from unival.text import SEPARATOR, split_joined, strip_punctuation
+from unival.vocabulary import Vocabulary
+
+
+class CaptionSpec(TaskSpec):
+    """``what does the image describe?`` -> a caption (paper table 1; reference behaviour).
+
+    Targets lose their punctuation but keep their case. Training keeps ``max_tgt_length`` words of one
+    reference, drawn by ``rng``; without ``rng`` the whole field counts as one caption, as in the reference.
+    Evaluation targets keep all references, joined by ``&&``. The default prompt of audio asks about "the
+    audio"; the released audio checkpoints were finetuned with the video prompt: replace the prompt
+    ``caption.audio`` for them. Rows of one medium share an id, so that scores join their references.
+    """
+
+    name = "caption"
+    modalities = ("image", "video", "audio")
+    best_metric = "cider"
+    generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        caption = Field(
+            "caption", True, "caption; several references joined by && (or a JSON list)", target=True
+        )
+        return media_field(self.modality), caption
+
+    @property
+    def layout_name(self) -> str:
+        return "caption" if self.modality == "image" else f"{self.modality}_caption"
+
+    def reference(self, row: Row, options: SpecOptions) -> list[str] | None:
+        return captions_of(row, "caption")
+
+    def examples(
+        self,
+        row: Row,
+        media: MediaLoader,
+        options: SpecOptions,
+        vocabulary: Vocabulary,
+        rng: np.random.Generator | None = None,
+        training: bool = False,
+    ) -> list[Example]:
+        captions = captions_of(row, "caption", required=training)
+        loaded = load_media(row, self.modality, media, options, rng, training)
+        text = ""
+        if captions and training and rng is not None:
+            text = strip_punctuation(captions[rng.integers(len(captions))], options.max_tgt_length)
+        elif captions and training:
+            text = strip_punctuation(" ".join(captions), options.max_tgt_length)
+        elif captions:
+            text = SEPARATOR.join(strip_punctuation(caption) for caption in captions)
+        if captions and not text.replace(SEPARATOR, ""):
+            raise bad_value(row, "caption", "expected a caption with at least one word")
+        return [
+            compose(
+                row_id(row, media_id(row, self.modality)),
+                vocabulary.encode(prompt(f"caption.{self.modality}", options.prompts)),
+                vocabulary.encode(f" {text}") if text else [],
+                vocabulary,
+                options,
+                reference=captions,
+                **loaded,
+            )
+        ]
+
+    def decode(
+        self,
+        tokens: Any,
+        example: Example | None,
+        vocabulary: Vocabulary,
+        options: SpecOptions | None = None,
+    ) -> str:
+        """Return the caption without punctuation (reference behaviour)."""
+        return strip_punctuation(super().decode(tokens, example, vocabulary, options))
+
+    def score(
+        self,
+        predictions: Sequence[str],
+        references: Sequence[Any],
+        options: SpecOptions,
+        ids: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        return caption_score(predictions, references, ids)
+
+    def answer_of(self, reference: list[str]) -> str:
+        return strip_punctuation(reference[0])
+
+
+def captions_of(row: Row, column: str, required: bool = False) -> list[str] | None:
+    """Return the captions of a column, None when the row has no such column and it is not ``required``.
+
+    DataError when the column is there but holds no caption.
+    """
+    value = row[column] if required else row.get(column)
+    if value is None and not required:
+        return None
+    parts = value if isinstance(value, list | tuple) else [value]
+    captions = [c for part in parts if part is not None for c in split_joined(str(part))]
+    if not captions:
+        raise bad_value(row, column, "expected a caption with at least one word, the field is empty")
+    return captions

@@ -1,0 +1,238 @@
+"""Referring expressions: a text to its region, and a region to its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from unival.batch import Example
+from unival.boxes import Box, dequantise, inside, parse_box, quantise, scale
+from unival.media.loader import MediaLoader
+from unival.prompts import prompt
+from unival.specs.base import Field, TaskSpec, bad_value, compose, located, row_id, text_of, without_prefix
+from unival.specs.caption import captions_of
+from unival.specs.inputs import augmenting, media_field, media_reference
+from unival.specs.options import SpecOptions
+from unival.specs.scoring import caption_score, need_references
+from unival.tables.row import Row
+from unival.text import clean_caption
+from unival.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from unival.media.transforms_image import Grounded
+
+_TEXT = Field("text", True, "the phrase that names the region")
+_BOX = Field("box", True, "x0,y0,x1,y1 in pixels of the stored image")
+
+
+def box_of(row: Row, column: str = "box") -> Box | None:
+    """Return the box of a row in original pixels, None when the row has no such column or leaves it blank."""
+    value = row.get(column)
+    if value is None or value == "":
+        return None
+    with located(row, column):
+        return parse_box(value)
+
+
+def ground_image(
+    row: Row,
+    box: Box | None,
+    media: MediaLoader,
+    options: SpecOptions,
+    num_bins: int,
+    rng: np.random.Generator | None = None,
+    training: bool = False,
+    *,
+    column: str = "image",
+    box_column: str = "box",
+    pretraining: bool = False,
+) -> tuple[dict[str, Any], Box | None, list[int]]:
+    """Load an image with its box: (Example fields, box clipped to the image, bins of the box).
+
+    Pretraining crops around the box when augmentation is on; finetuning resizes the whole image. The bins
+    span ``max_image_size`` pixels. Without a box there are no bins.
+    """
+    from unival.media import transforms_image
+
+    image = media.image(media_reference(row, column))
+    mean, std = transforms_image.normalisation(options.imagenet_default_mean_and_std)
+    size, span = options.patch_image_size, options.max_image_size
+    if box is not None:
+        with located(row, box_column):
+            box = inside(box, image.size)
+    grounded: Grounded
+    cropped = box is not None and training and rng is not None and pretraining and augmenting(options, True)
+    if cropped:
+        assert box is not None
+        grounded = transforms_image.grounding_train(image, box, size, span, rng, mean, std, region_crop=True)
+    else:
+        grounded = transforms_image.grounding_eval(image, box, size, span, mean, std)
+    bins: list[int] = []
+    if box is not None:
+        # the crop moves the box; without it, float32 ratios give the reference's bins
+        network_box = grounded.box if cropped and grounded.box is not None else scale(box, grounded.resize)
+        bins = quantise(network_box, span, num_bins)
+    fields = {"modality": "image", "media": grounded.image, "size": image.size, "resize": grounded.resize}
+    return fields, box, bins
+
+
+class GroundingSpec(TaskSpec):
+    """``which region does the text " ... " describe?`` -> four bins (reference behaviour)."""
+
+    name = "grounding"
+    best_metric = "score"
+    generation: ClassVar[dict[str, Any]] = {"beam": 5, "min_len": 4, "max_len_a": 0, "max_len_b": 4}
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return media_field("image"), _TEXT, Field("box", True, _BOX.description, target=True)
+
+    @property
+    def layout_name(self) -> str:
+        return "grounding"
+
+    def reference(self, row: Row, options: SpecOptions) -> Box | None:
+        return box_of(row)
+
+    def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> tuple[int, int]:
+        """Return the token range of the bins, for decoding; training is unconstrained."""
+        return vocabulary.bin_offset, vocabulary.bin_offset + vocabulary.num_bins
+
+    def examples(
+        self,
+        row: Row,
+        media: MediaLoader,
+        options: SpecOptions,
+        vocabulary: Vocabulary,
+        rng: np.random.Generator | None = None,
+        training: bool = False,
+    ) -> list[Example]:
+        text = clean_caption(text_of(row, "text"), options.max_src_length)
+        box = box_of(row)
+        if box is None and training:
+            raise bad_value(row, "box", "expected a box as four numbers 'x0,y0,x1,y1', the field is empty")
+        fields, box, bins = ground_image(row, box, media, options, vocabulary.num_bins, rng, training)
+        return [
+            compose(
+                row_id(row),
+                vocabulary.encode(prompt("grounding", options.prompts, text=text)),
+                [vocabulary.bin_id(b) for b in bins],
+                vocabulary,
+                options,
+                reference=box,
+                **fields,
+            )
+        ]
+
+    def decode(
+        self,
+        tokens: Iterable[int],
+        example: Example | None,
+        vocabulary: Vocabulary,
+        options: SpecOptions | None = None,
+    ) -> Box | None:
+        """Return the box in pixels of the original image (network pixels without an example's ``resize``).
+
+        None when the tokens are not four bins.
+        """
+        options = options or SpecOptions()
+        kept = [token for token in without_prefix(tokens, example) if token > vocabulary.unk]
+        bins = vocabulary.decode_box(kept)
+        if bins.shape != (4,) or bins.min() < 0:
+            return None
+        resize = example.resize if example is not None and example.resize is not None else (1.0, 1.0)
+        x0, y0, x1, y1 = dequantise(bins, resize, options.max_image_size, vocabulary.num_bins).tolist()
+        return x0, y0, x1, y1
+
+    def score(
+        self,
+        predictions: Sequence[Any],
+        references: Sequence[Any],
+        options: SpecOptions,
+        ids: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """score: share of boxes whose IoU reaches ``acc_thresh``; mean_iou. A missing box counts as wrong."""
+        from unival.metrics import box_accuracy
+
+        need_references(references, ids)
+        corpus = box_accuracy(list(predictions), list(references), (options.acc_thresh,)).corpus
+        return {"score": float(next(iter(corpus.values()))), "mean_iou": float(corpus["mean_iou"])}
+
+    def baseline(
+        self,
+        train_rows: Iterable[Row],
+        eval_rows: Iterable[Row],
+        options: SpecOptions,
+        media: MediaLoader | None = None,
+    ) -> dict[str, float]:
+        """Score a centred box of the training boxes' mean relative size (needs ``media`` for image sizes)."""
+        from unival.specs.baselines import centre_box_baseline
+
+        return centre_box_baseline(self, train_rows, eval_rows, options, media)
+
+
+class GroundedCaptionSpec(TaskSpec):
+    """``what does the region describe? region: <bins>`` -> the phrase (reference: in pretraining)."""
+
+    name = "grounded_caption"
+    best_metric = "cider"
+    generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return media_field("image"), _BOX, Field("text", True, _TEXT.description, target=True)
+
+    @property
+    def layout_name(self) -> str:
+        return "grounding"
+
+    def reference(self, row: Row, options: SpecOptions) -> list[str] | None:
+        return captions_of(row, "text")
+
+    def examples(
+        self,
+        row: Row,
+        media: MediaLoader,
+        options: SpecOptions,
+        vocabulary: Vocabulary,
+        rng: np.random.Generator | None = None,
+        training: bool = False,
+    ) -> list[Example]:
+        texts = captions_of(row, "text", required=training)
+        box = box_of(row)
+        if box is None:
+            raise bad_value(row, "box", "expected a box as four numbers 'x0,y0,x1,y1', the field is empty")
+        fields, box, bins = ground_image(row, box, media, options, vocabulary.num_bins, rng, training)
+        chosen = 0 if rng is None or not texts else int(rng.integers(len(texts)))
+        text = clean_caption(texts[chosen], options.max_tgt_length) if texts else ""
+        return [
+            compose(
+                row_id(row),
+                region_source(bins, vocabulary, options),
+                vocabulary.encode(f" {text}") if text else [],
+                vocabulary,
+                options,
+                reference=texts,
+                **fields,
+            )
+        ]
+
+    def score(
+        self,
+        predictions: Sequence[str],
+        references: Sequence[Any],
+        options: SpecOptions,
+        ids: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        return caption_score(predictions, references, ids)
+
+    def answer_of(self, reference: list[str]) -> str:
+        return clean_caption(reference[0])
+
+
+def region_source(bins: list[int], vocabulary: Vocabulary, options: SpecOptions) -> list[int]:
+    """Return the source ids of grounded captioning: the question, then the four bins."""
+    question = vocabulary.encode(prompt("grounded_caption", options.prompts))
+    return question + [vocabulary.bin_id(b) for b in bins]

@@ -1,0 +1,97 @@
+"""From a row's media column to the tensor the network reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unival.errors import DataError
+from unival.media.loader import MediaLoader
+from unival.specs.base import Field
+from unival.specs.options import SpecOptions
+from unival.tables.row import Row
+
+_DESCRIPTIONS = {
+    "image": "image: path, member of the media .tar, or base64",
+    "video": "video: path or member of the media .tar",
+    "audio": "audio or video with sound: path or member of the media .tar",
+}
+
+
+def media_field(modality: str) -> Field:
+    return Field(modality, True, _DESCRIPTIONS[modality])
+
+
+def media_reference(row: Row, column: str) -> str:
+    """Return the media reference of a row; DataError when it is missing or blank."""
+    value = row[column]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(
+            "expected a media reference (path, member of a .tar, or base64), the field is empty",
+            path=row.path,
+            line=row.line,
+            column=column,
+        )
+    return value
+
+
+def media_id(row: Row, column: str) -> str | None:
+    """Return the path of a row's medium, shared by all rows about it; None for base64."""
+    value = row.get(column)
+    return value if isinstance(value, str) and "." in value and len(value) < 512 else None
+
+
+def load_media(
+    row: Row,
+    modality: str,
+    media: MediaLoader,
+    options: SpecOptions,
+    rng: np.random.Generator | None,
+    training: bool,
+    column: str | None = None,
+    pretraining: bool = False,
+) -> dict[str, Any]:
+    """Return ``modality``, ``media`` and ``size`` of an Example.
+
+    Images (3, S, S), videos (3, F, s, s), audio (N,), float32. Augments only in training, with ``rng``, and
+    if ``use_dataaug`` is on (left open, it is on in pretraining). Raises DataError and MediaError.
+    """
+    from unival.media import transforms_audio, transforms_image, transforms_video
+
+    reference = media_reference(row, column or modality)
+    augment = training and rng is not None and augmenting(options, pretraining)
+    mean, std = transforms_image.normalisation(options.imagenet_default_mean_and_std)
+    if modality == "image":
+        image = media.image(reference)
+        resize = not options.no_image_transform
+        tensor = transforms_image.image_train(
+            image, options.patch_image_size, mean, std, rng, augment=augment, resize=resize
+        )
+        return {"modality": modality, "media": tensor, "size": image.size}
+    random_choice = rng if training else None
+    if modality == "video":
+        sampling = options.eval_sample_type if random_choice is None else options.sample_type
+        frames = media.video(reference, options.num_frames, sampling, random_choice)
+        tensor = transforms_video.video_train(
+            frames,
+            options.patch_frame_size,
+            mean,
+            std,
+            rng,
+            augment=augment,
+            frame_resize=options.frame_resize,
+            order="pretrain" if pretraining else "finetune",
+            flip=options.video_flip,
+        )
+        return {"modality": modality, "media": tensor, "size": (frames.shape[2], frames.shape[1])}
+    wave = media.audio(reference, options.sample_rate)
+    if random_choice is None:
+        tensor = transforms_audio.audio_eval(wave, options.max_audio_len)
+    else:
+        tensor = transforms_audio.audio_train(wave, options.max_audio_len, random_choice)
+    return {"modality": modality, "media": tensor, "size": None}
+
+
+def augmenting(options: SpecOptions, pretraining: bool) -> bool:
+    return pretraining if options.use_dataaug is None else options.use_dataaug

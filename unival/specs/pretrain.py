@@ -1,0 +1,319 @@
+"""Pretraining rows: each gives a generative example and its matching counterpart (paper section 3.3).
+
+The same class reads the reference's eight-column files and tables with named fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from unival.batch import Example
+from unival.boxes import Box, parse_box
+from unival.errors import ConfigError
+from unival.media.loader import MediaLoader
+from unival.prompts import prompt
+from unival.specs.answers import answers_of, encode_answer
+from unival.specs.base import (
+    MODALITIES,
+    Field,
+    TaskSpec,
+    bad_value,
+    compose,
+    located,
+    optional_text,
+    row_id,
+    text_of,
+)
+from unival.specs.caption import captions_of
+from unival.specs.grounding import box_of, ground_image, region_source
+from unival.specs.inputs import load_media
+from unival.specs.negatives import NegativePool
+from unival.specs.options import SpecOptions
+from unival.tables.row import Row
+from unival.text import clean_caption, clean_question, split_joined
+from unival.vocabulary import Vocabulary
+
+KINDS = ("caption", "qa", "visual_grounding")
+_POOL_ROWS = 100_000
+# leading target tokens that are not scored in captions of a data set (reference behaviour)
+_UNSCORED_TOKENS = {"cc12m": 2}
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    kind: str
+    modality: str
+    column: str
+
+
+class PretrainSpec(TaskSpec):
+    """One row -> its examples (reference behaviour, inventory 6.9).
+
+    ============ ============================ ========================================
+    row          generative                   in training also
+    ============ ============================ ========================================
+    caption      caption                      does the ... describe " ... "? yes or no
+    qa           answer                       what is the answer ... is " ... "? yes or no
+    grounding    box of the text              text of the box
+    ============ ============================ ========================================
+
+    The matching half is positive with probability one half; negatives come from ``pool``: from
+    ``neg_sample_dir``, or from the table itself through ``prepare``. A row's ``type`` (caption, qa,
+    visual_grounding, video_caption, video_qa, audio...) decides; without that column a question makes
+    it qa, a box grounding, anything else captioning, on the modality whose column the row has.
+    """
+
+    name = "pretrain"
+    modalities = MODALITIES
+    best_metric = "loss"
+    generation: ClassVar[dict[str, Any]] = {"beam": 1}
+
+    def __init__(self, modality: str = "image", pool: NegativePool | None = None) -> None:
+        super().__init__(modality)
+        self.pool = pool
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return (
+            Field(self.modality, False, f"{self.modality}, or 'media' in the reference's layout"),
+            Field("type", False, "caption, qa, visual_grounding, video_caption, video_qa or audio_caption"),
+            Field("caption", False, "caption, or phrase of a region (also 'text')"),
+            Field("question", False, "question of a qa row"),
+            Field("answer", False, "answers of a qa row (in the reference's layout: 'refs')"),
+            Field("box", False, "box of a grounding row (in the reference's layout: 'refs')"),
+            Field("objects", False, "names of objects in the picture, joined by &&, for wrong captions"),
+            Field("dataset", False, "name of the data set the row is from"),
+        )
+
+    @property
+    def layout_name(self) -> str:
+        return "pretrain"
+
+    def prepare(self, rows: Sequence[Row], options: SpecOptions) -> None:
+        """Make the pool of negatives: ``neg_sample_dir``, else at most 100,000 evenly spaced rows."""
+        if self.pool is not None or options.matching_prob == 0:
+            return
+        if options.neg_sample_dir is not None:
+            self.pool = NegativePool.from_folder(
+                options.neg_sample_dir, options.neg_captions_video, options.neg_captions_audio
+            )
+            return
+        captions: dict[str, list[str]] = {name: [] for name in MODALITIES}
+        questions: list[tuple[str, str]] = []
+        objects: list[str] = []
+        step = max(1, -(-len(rows) // _POOL_ROWS))
+        for index in range(0, len(rows), step):
+            row = rows[index]
+            parsed = self._parse(row)
+            objects += split_joined(optional_text(row, "objects") or "")
+            if parsed.kind == "caption":
+                captions[parsed.modality] += captions_of(row, _text_column(row)) or []
+            elif parsed.kind == "qa":
+                question = clean_question(text_of(row, "question"))
+                questions += [(question, answer) for answer in _answers(row)]
+        self.pool = NegativePool.from_texts(captions, questions, objects)
+
+    def reference(self, row: Row, options: SpecOptions) -> Any:
+        parsed = self._parse(row)
+        if parsed.kind == "qa":
+            return _answers(row)
+        return _box(row) if parsed.kind == "visual_grounding" else captions_of(row, _text_column(row))
+
+    def examples(
+        self,
+        row: Row,
+        media: MediaLoader,
+        options: SpecOptions,
+        vocabulary: Vocabulary,
+        rng: np.random.Generator | None = None,
+        training: bool = False,
+    ) -> list[Example]:
+        parsed = self._parse(row)
+        build = _Builder(self, row, parsed, media, options, vocabulary, rng, training)
+        if parsed.kind == "qa":
+            return build.question()
+        return build.grounding() if parsed.kind == "visual_grounding" else build.caption()
+
+    def score(
+        self,
+        predictions: Sequence[Any],
+        references: Sequence[Any],
+        options: SpecOptions,
+        ids: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """Return nothing: pretraining is judged by its loss; the tasks score what it learnt."""
+        return {}
+
+    def _parse(self, row: Row) -> _Parsed:
+        name = optional_text(row, "type")
+        present = [m for m in MODALITIES if row.get(m) not in (None, "")]
+        if name is None:
+            modality = self.modality if self.modality in present or not present else present[0]
+            kind = "caption"
+            if optional_text(row, "question") is not None:
+                kind = "qa"
+            elif row.get("box") not in (None, ""):
+                kind = "visual_grounding"
+        else:
+            modality = "audio" if "audio" in name else "video" if name.startswith("video_") else self.modality
+            kind = "caption" if "audio" in name else name.removeprefix("video_")
+            if kind == "grounding":
+                kind = "visual_grounding"
+        if kind not in KINDS or (kind == "visual_grounding" and modality != "image"):
+            raise bad_value(
+                row,
+                "type",
+                "expected caption, qa, visual_grounding, video_caption, video_qa or a name with 'audio', "
+                f"got '{name or kind}' for {modality}",
+            )
+        column = modality if row.get(modality) not in (None, "") or row.get("media") is None else "media"
+        return _Parsed(kind, modality, column)
+
+
+def _text_column(row: Row) -> str:
+    return "caption" if optional_text(row, "caption") is not None or row.get("text") is None else "text"
+
+
+def _answers(row: Row) -> dict[str, float]:
+    refs = optional_text(row, "refs")
+    source = row if refs is None else Row({"answers": refs}, row.path, row.line)
+    answers = answers_of(source)
+    if answers is None:
+        raise bad_value(row, "answer", "expected answers such as '1.0|!+red&&0.3|!+pink', the field is empty")
+    return answers
+
+
+def _box(row: Row) -> Box:
+    refs = optional_text(row, "refs")
+    if refs is not None:
+        with located(row, "refs"):
+            return parse_box(refs)
+    box = box_of(row)
+    if box is None:
+        raise bad_value(row, "box", "expected a box as four numbers 'x0,y0,x1,y1', the field is empty")
+    return box
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """The examples of one row."""
+
+    spec: PretrainSpec
+    row: Row
+    parsed: _Parsed
+    media: MediaLoader
+    options: SpecOptions
+    vocabulary: Vocabulary
+    rng: np.random.Generator | None
+    training: bool
+
+    def caption(self) -> list[Example]:
+        column = _text_column(self.row)
+        captions = captions_of(self.row, column, required=True)
+        assert captions is not None
+        chosen = captions[0 if self.rng is None else int(self.rng.integers(len(captions)))]
+        text = self._worded(clean_caption(chosen, self.options.max_tgt_length), column)
+        modality = self.parsed.modality
+        loaded = self._load()
+        question = prompt(f"caption.{modality}", self.options.prompts)
+        out = [self._compose("", question, text, reference=captions, **loaded)]
+        unscored = _UNSCORED_TOKENS.get(optional_text(self.row, "dataset") or "", 0)
+        if unscored and modality == "image":
+            out[0].target[: min(unscored, len(out[0].target) - 1)] = self.vocabulary.pad
+        positive = self._matching()
+        if positive is not None and self.rng is not None:
+            true = chosen
+            if not positive:
+                objects = split_joined(optional_text(self.row, "objects") or "")
+                true = self._pool().caption(self.rng, [chosen, *captions], modality, objects)
+            text = clean_caption(true, self.options.max_src_length)
+            question = prompt(f"matching.{modality}", self.options.prompts, text=text)
+            out.append(self._compose("/matching", question, _yes_no(positive), **loaded))
+        return out
+
+    def question(self) -> list[Example]:
+        asked = clean_question(text_of(self.row, "question"), self.options.max_src_length)
+        answers = _answers(self.row)
+        answer = max(answers, key=answers.__getitem__)
+        loaded = {**self._load(), "weight": answers[answer]}
+        source = prompt("vqa", self.options.prompts, question=asked)
+        out = [self._compose("", source, answer, reference=answers, **loaded)]
+        positive = self._matching()
+        if positive is not None and self.rng is not None:
+            shown = answer if positive else self._pool().answer(self.rng, answers, answer)
+            source = prompt("verification", self.options.prompts, question=asked, answer=shown)
+            out.append(self._compose("/matching", source, _yes_no(positive), **loaded))
+        return out
+
+    def grounding(self) -> list[Example]:
+        column = _text_column(self.row)
+        captions = captions_of(self.row, column, required=True)
+        assert captions is not None
+        phrase = captions[0 if self.rng is None else int(self.rng.integers(len(captions)))]
+        fields, box, bins = ground_image(
+            self.row,
+            _box(self.row),
+            self.media,
+            self.options,
+            self.vocabulary.num_bins,
+            self.rng,
+            self.training,
+            column=self.parsed.column,
+            box_column="refs" if optional_text(self.row, "refs") else "box",
+            pretraining=True,
+        )
+        text = self._worded(clean_caption(phrase, self.options.max_src_length), column)
+        source = self.vocabulary.encode(prompt("grounding", self.options.prompts, text=text))
+        target = [self.vocabulary.bin_id(b) for b in bins]
+        identifier = row_id(self.row)
+        out = [compose(identifier, source, target, self.vocabulary, self.options, reference=box, **fields)]
+        if self.training:
+            source = region_source(bins, self.vocabulary, self.options)
+            target = encode_answer(self.vocabulary, clean_caption(phrase, self.options.max_tgt_length))
+            out.append(
+                compose(f"{identifier}/region", source, target, self.vocabulary, self.options, **fields)
+            )
+        return out
+
+    def _load(self) -> dict[str, Any]:
+        return load_media(
+            self.row,
+            self.parsed.modality,
+            self.media,
+            self.options,
+            self.rng,
+            self.training,
+            self.parsed.column,
+            pretraining=True,
+        )
+
+    def _compose(self, suffix: str, source: str, target: str, **rest: Any) -> Example:
+        encode = self.vocabulary.encode
+        ids, answer = encode(source), encode(f" {target}")
+        return compose(row_id(self.row) + suffix, ids, answer, self.vocabulary, self.options, **rest)
+
+    def _matching(self) -> bool | None:
+        """Whether the matching example is positive; None for no such example."""
+        if not self.training or self.rng is None or self.rng.random() >= self.options.matching_prob:
+            return None
+        return bool(self.rng.random() < 0.5)
+
+    def _pool(self) -> NegativePool:
+        if self.spec.pool is None:
+            self.spec.prepare([], self.options)
+        if self.spec.pool is None:
+            raise ConfigError("no pool of negatives")
+        return self.spec.pool
+
+    def _worded(self, text: str, column: str) -> str:
+        if not text:
+            raise bad_value(self.row, column, "expected a caption with at least one word")
+        return text
+
+
+def _yes_no(positive: bool) -> str:
+    return "yes" if positive else "no"
