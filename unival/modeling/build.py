@@ -1,0 +1,35 @@
+"""From options to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unival.config import ModelConfig
+from unival.modeling.freezing import apply_freezing
+from unival.modeling.model import UnIVAL
+
+
+def build_model(arch: str = "unival_base", vocab_size: int = 59457, **options: Any) -> UnIVAL:
+    """Return a freshly initialised model of a named size, options named as the reference's.
+
+    Nothing is downloaded; ``resnet_model_path``, ``video_model_path`` and ``audio_model_path`` name local
+    files with pretrained networks. Raises ConfigError for options that cannot work.
+    """
+    return build_from_config(ModelConfig.from_options(arch, vocab_size, **options))
+
+
+def build_from_config(config: ModelConfig) -> UnIVAL:
+    """Return a freshly initialised model, pretrained networks loaded, frozen as configured."""
+    model = UnIVAL(config)
+    paths = {
+        "image": config.image.resnet_model_path,
+        "video": config.video.video_model_path,
+        "audio": config.audio.audio_model_path,
+    }
+    for modality, path in paths.items():
+        network = getattr(model.encoder, f"embed_{modality}s", None)
+        if path and network is not None:
+            from unival.checkpoint import load_network
+
+            load_network(network, path)
+    return apply_freezing(model)

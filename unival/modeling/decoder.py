@@ -1,0 +1,224 @@
+"""Decoder: one pass for training, and step by step with preallocated caches for generation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unival.config import ModelConfig
+from unival.errors import DataError
+from unival.modeling.attention import mask_bias
+from unival.modeling.encoder import EncoderOut
+from unival.modeling.incremental import DecoderState
+from unival.modeling.layers import DecoderLayer, KeyValueCache, drop_path_rates
+from unival.modeling.peft import build_prefix
+from unival.modeling.position import RelativeTables, code_positions, product_bias, relative_bias
+
+
+class Decoder(RelativeTables):
+    """See :meth:`forward`, and :meth:`start`, :meth:`step`, :meth:`prefill` for generation."""
+
+    image_position_idx: Tensor
+
+    def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding) -> None:
+        super().__init__()
+        c = config.transformer
+        width, side, heads = c.decoder_embed_dim, c.image_bucket_size, c.decoder_attention_heads
+        self.config = config
+        self.padding_idx = 1
+        self.embed_scale = 1.0 if c.no_scale_embedding else math.sqrt(width)
+        self.register_buffer("version", torch.tensor([3.0]))
+        self.register_buffer("image_position_idx", code_positions(c.code_image_size, side))
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width) if c.layernorm_embedding else None
+        self.embed_positions = nn.Embedding(c.max_target_positions + 2, width)
+        self.embed_image_positions = nn.Embedding(side * side + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.self_pos_q_linear = nn.Linear(width, width)
+        self.self_pos_k_linear = nn.Linear(width, width)
+        self.cross_pos_q_linear = nn.Linear(width, width)
+        self.cross_pos_k_linear = nn.Linear(width, width)
+        self.code_layernorm_embedding = nn.LayerNorm(width) if c.code_layernorm_embedding else None
+        self.dropout = nn.Dropout(c.dropout)
+        rates = drop_path_rates(c.decoder_drop_path_rate, c.decoder_layers)
+        self.layers = nn.ModuleList(DecoderLayer(c, config.peft, rate) for rate in rates)
+        self.layer_norm = nn.LayerNorm(width) if c.decoder_normalize_before else None
+        self.output_projection = nn.Linear(width, config.vocab_size, bias=False)
+        if c.share_decoder_input_output_embed:
+            self.output_projection.weight = embed_tokens.weight
+        self._add_tables(c.decoder_layers, heads, c.token_bucket_size, c.image_bucket_size)
+        self.prefix = build_prefix(config.peft, width, c.decoder_layers, heads, "decoder")
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: EncoderOut,
+        code_masks: Tensor | None = None,
+        features_only: bool = False,
+    ) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """Logits (B, U, V), or features (B, U, D), for target inputs (B, U).
+
+        code_masks (B) bool: rows whose target is image codes. The second result has inner_states, the
+        input of the first layer and the output of each, (U, B, D).
+        """
+        c = self.config.transformer
+        batch, length = prev_output_tokens.shape
+        raw, position, index = self._target_positions(code_masks, length)
+        absolute, cross = self._biases(position, encoder_out)
+        blocked = torch.ones(length, length, dtype=torch.bool, device=position.device).triu(1)
+        padding = prev_output_tokens.eq(self.padding_idx)
+        if bool(padding.any()):
+            blocked = blocked | padding[:, None, None, :]
+        memory = encoder_out["encoder_out"][0].transpose(0, 1)
+        prefix = self.prefix() if self.prefix is not None else None
+
+        x = self._embed(prev_output_tokens, raw, code_masks)
+        states = [x]
+        for i, layer in enumerate(self.layers):
+
+            def run(
+                x: Tensor,
+                memory: Tensor,
+                absolute: Tensor,
+                cross: Tensor,
+                i: int = i,
+                layer: nn.Module = layer,
+            ) -> Tensor:
+                bias = mask_bias(absolute + relative_bias(index, self.table(i)), blocked)
+                return layer(x, bias, memory, cross, None if prefix is None else prefix[i])
+
+            if c.checkpoint_activations and self.training:
+                x = checkpoint(run, x, memory, absolute, cross, use_reentrant=False)
+            else:
+                x = run(x, memory, absolute, cross)
+            states.append(x)
+        x = x if self.layer_norm is None else self.layer_norm(x)
+        extra = {"inner_states": [s.transpose(0, 1) for s in states]}
+        return (x if features_only else self.output_layer(x)), extra
+
+    def output_layer(self, features: Tensor) -> Tensor:
+        """Features (..., D) -> logits (..., V)."""
+        return self.output_projection(features)
+
+    def _embed(self, tokens: Tensor, position: Tensor, code_masks: Tensor | None) -> Tensor:
+        x = self.embed_scale * self.embed_tokens(tokens)
+        if not self.config.transformer.disable_entangle:
+            x = x + position
+        plain = x if self.layernorm_embedding is None else self.layernorm_embedding(x)
+        if code_masks is not None and self.code_layernorm_embedding is not None:
+            codes = self.code_layernorm_embedding(x)
+            plain = torch.where(code_masks.bool()[:, None, None], codes, plain)
+        return self.dropout(plain)
+
+    def _target_positions(self, code_masks: Tensor | None, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Position embeddings (R, U, D) raw and normalised, and rows of the relative table (R, U, U).
+
+        R is 1 where all rows are text or all are codes.
+        """
+        limit = self.config.transformer.max_target_positions
+        flags = [False] if code_masks is None else code_masks.bool().tolist()
+        results = {}
+        for code in set(flags):
+            most = self.image_position_idx.numel() if code else limit
+            if length > most:
+                raise DataError(f"target has {length} tokens; the limit is {most}")
+            if code:
+                ids = self.image_position_idx[:length].unsqueeze(0)
+                raw = self.embed_image_positions(ids)
+                results[code] = raw, self.image_pos_ln(raw), self.image_index(ids)
+            else:
+                raw = self.embed_positions.weight[:length].unsqueeze(0)
+                results[code] = raw, self.pos_ln(raw), self.token_index(length)
+        if len(results) == 1:
+            return results[flags[0]]
+        is_code = torch.tensor(flags, device=self.image_position_idx.device)[:, None, None]
+        text, codes = results[False], results[True]
+        return (
+            torch.where(is_code, codes[0], text[0]),
+            torch.where(is_code, codes[1], text[1]),
+            torch.where(is_code, codes[2], text[2]),
+        )
+
+    def _biases(self, position: Tensor, encoder_out: EncoderOut) -> tuple[Tensor, Tensor]:
+        """Absolute self-attention bias (R, H, U, U) and cross-attention bias (., H, U, S), padding masked."""
+        c = self.config.transformer
+        heads, factor = c.decoder_attention_heads, c.attn_scale_factor
+        shared = encoder_out.get("shared_positions")
+        source = shared[0] if shared else encoder_out["position_embeddings"][0]
+        absolute = product_bias(
+            self.self_pos_q_linear(position), self.self_pos_k_linear(position), heads, factor
+        )
+        cross = product_bias(
+            self.cross_pos_q_linear(position), self.cross_pos_k_linear(source), heads, factor
+        )
+        padding = encoder_out["encoder_padding_mask"]
+        if padding and bool(padding[0].any()):
+            cross = mask_bias(cross, padding[0][:, None, None, :])
+        return absolute, cross
+
+    @torch.no_grad()
+    def start(
+        self, encoder_out: EncoderOut, max_len: int, code_masks: Tensor | None = None, beam: int = 1
+    ) -> DecoderState:
+        """Prepare step-by-step decoding of up to ``max_len`` input tokens.
+
+        Decoder rows are B * beam, row r belonging to encoder row r // beam. Everything that does not depend
+        on the tokens is computed here once: position biases, keys and values of the encoder output.
+        """
+        c = self.config.transformer
+        memory = encoder_out["encoder_out"][0].transpose(0, 1)
+        raw, position, index = self._target_positions(code_masks, max_len)
+        absolute, cross = self._biases(position, encoder_out)
+        memory_kv = [layer.encoder_attn.keys_values(memory) for layer in self.layers]
+        rows, heads = memory.size(0) * beam, c.decoder_attention_heads
+        like = memory_kv[0][0]
+        caches = [
+            KeyValueCache(rows, heads, max_len, c.decoder_embed_dim // heads, like) for _ in self.layers
+        ]
+        return DecoderState(
+            caches=caches,
+            memory=memory_kv,
+            self_bias=absolute,
+            index=index,
+            tables=torch.cat([self.table(i) for i in range(len(self.layers))], 1),
+            cross_bias=cross,
+            position=raw,
+            code_masks=code_masks,
+            prefix=None if self.prefix is None else self.prefix(),
+            max_len=max_len,
+            source=torch.arange(memory.size(0)).repeat_interleave(beam),
+            beam=beam,
+        )
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Feed tokens (R, U) that follow what ``state`` has seen; return logits (R, U, V)."""
+        rows, length = tokens.shape
+        state.check(rows, length)
+        at, end = state.length, state.length + length
+        biases = relative_bias(state.row_wise(state.index)[:, at:end, :end], state.tables)
+        biases = biases.unflatten(1, (len(self.layers), -1))
+        absolute = state.row_wise(state.self_bias)[:, :, at:end, :end]
+        cross = state.cross_bias[:, :, at:end]
+        ahead = torch.ones(length, end, dtype=torch.bool, device=tokens.device).triu(at + 1)
+        position = state.row_wise(state.position)[:, at:end]
+        x = self._embed(tokens, position, state.row_code_masks())
+        for i, layer in enumerate(self.layers):
+            bias = absolute + biases[:, i]
+            bias = mask_bias(bias, ahead) if length > 1 else bias
+            prefix = None if state.prefix is None else state.prefix[i]
+            x = layer(x, bias, state.memory[i], cross, prefix, state.caches[i], at)
+        state.length = end
+        x = x if self.layer_norm is None else self.layer_norm(x)
+        return self.output_layer(x)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Feed one token per row (R,); return the logits of the next (R, V)."""
+        return self.prefill(tokens.unsqueeze(1), state).squeeze(1)
+
+    def max_positions(self) -> int:
+        return self.config.transformer.max_target_positions

@@ -1,0 +1,263 @@
+"""Encoder: networks of the modalities, one joined sequence [second image][image, video or audio][text]."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unival.config import ModelConfig
+from unival.errors import ConfigError, DataError
+from unival.modeling.attention import mask_bias
+from unival.modeling.audio import build_audio_encoder
+from unival.modeling.image import build_image_encoder
+from unival.modeling.inputs import MODALITIES, Tokens, join, route, subsample
+from unival.modeling.layers import EncoderLayer, drop_path_rates
+from unival.modeling.peft import build_prefix
+from unival.modeling.position import RelativeTables, grid_positions, product_bias, relative_bias
+from unival.modeling.video import build_video_encoder
+
+EncoderOut = dict[str, list[Tensor]]
+
+
+class Encoder(RelativeTables):
+    """See :meth:`forward`. Attribute and key names are the reference's."""
+
+    def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding) -> None:
+        super().__init__()
+        c = config.transformer
+        width, side = c.encoder_embed_dim, c.image_bucket_size
+        self.config = config
+        self.padding_idx = 1
+        self.embed_scale = 1.0 if c.no_scale_embedding else math.sqrt(width)
+        self.held_in_eval: list[nn.Module] = []  # set by freezing
+        self.register_buffer("version", torch.tensor([3.0]))
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width) if c.layernorm_embedding else None
+        self.type_embedding: nn.Embedding | None = None
+        if c.add_type_embedding or c.add_mm_type_embedding:
+            rows = (4 if c.add_mm_type_embedding else 2) + c.second_image
+            self.type_embedding = nn.Embedding(rows, width)
+        networks = {
+            "image": build_image_encoder(config.image),
+            "video": build_video_encoder(config.video),
+            "audio": build_audio_encoder(config.audio),
+        }
+        for name, network in networks.items():
+            if network is None:
+                continue
+            self.add_module(f"embed_{name}s", network)
+            self.add_module(f"{name}_proj", nn.Linear(int(network.out_channels), width))
+            if getattr(getattr(config, name), f"layernorm_{name}_embedding"):
+                self.add_module(f"layernorm_{name}_embedding", nn.LayerNorm(width))
+            if name != "image":
+                self.add_module(f"embed_{name}_positions", nn.Embedding(side * side + 1, width))
+        self.patch_layernorm_embedding = nn.LayerNorm(width) if c.patch_layernorm_embedding else None
+        self.embed_positions = nn.Embedding(c.max_source_positions + 2, width)
+        self.embed_image_positions = nn.Embedding(side * side + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.pos_q_linear = nn.Linear(width, width)
+        self.pos_k_linear = nn.Linear(width, width)
+        self.dropout = nn.Dropout(c.dropout)
+        rates = drop_path_rates(c.encoder_drop_path_rate, c.encoder_layers)
+        self.layers = nn.ModuleList(EncoderLayer(c, config.peft, rate) for rate in rates)
+        self.layer_norm = nn.LayerNorm(width) if c.encoder_normalize_before else None
+        self._add_tables(
+            c.encoder_layers, c.encoder_attention_heads, c.token_bucket_size, c.image_bucket_size
+        )
+        self.prefix = build_prefix(config.peft, width, c.encoder_layers, c.encoder_attention_heads, "encoder")
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Frozen parts stay in evaluation mode, so their BatchNorm statistics stand still too."""
+        super().train(mode and not self.config.freeze.encoder_eval)
+        for module in self.held_in_eval:
+            module.eval()
+        return self
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        patch_images: Tensor | None = None,
+        patch_images_2: Tensor | None = None,
+        patch_videos: Tensor | None = None,
+        patch_audios: Tensor | None = None,
+        patch_types: Tensor | None = None,
+        patch_masks: Tensor | None = None,
+    ) -> EncoderOut:
+        """Encode a batch that may mix modalities; each row's result is that of the row alone.
+
+        src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.inputs.route` says;
+        patch_masks (B) False hides a row's visual tokens. ``src_lengths`` is accepted for the engine's
+        calling convention; lengths follow from the padding.
+
+        Returns lists of one tensor each: encoder_out (S, B, D), encoder_padding_mask (B, S) True = padding,
+        position_embeddings (B, S, D) normalised, shared_positions (1, S, D) when all rows share the layout
+        (else empty); encoder_states has the input of the first layer and the output of every layer.
+        """
+        batch = src_tokens.size(0)
+        media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
+        routed = route(batch, patch_types, media, src_tokens.device)
+        groups = [(m.rows, self.embed_media(m.modality, m.tensor)) for m in routed]
+        parts = [join(batch, groups)]
+        if patch_images_2 is not None:
+            rows = route(batch, patch_types, {**media, "image": patch_images_2}, src_tokens.device)
+            second = [
+                (m.rows, self.embed_media("image", m.tensor, second=True))
+                for m in rows
+                if m.modality == "image"
+            ]
+            parts.insert(0, join(batch, second))
+        visual = [p for p in parts if p is not None]
+        if patch_masks is not None:
+            for part in visual:
+                part.padding = part.padding | ~patch_masks.bool().unsqueeze(1)
+        return self._encode(src_tokens, visual)
+
+    def embed_media(self, modality: str, tensor: Tensor, second: bool = False) -> Tokens:
+        """Network, projection, type embedding and norm of one modality for the rows of ``tensor``.
+
+        Raises ConfigError when the model lacks the network, DataError when the grid exceeds the position
+        table.
+        """
+        network = getattr(self, f"embed_{modality}s", None)
+        if network is None:
+            raise ConfigError(
+                f"the batch has {modality} rows but this model has no {modality} network; "
+                f"build it with {modality}_encoder_name"
+            )
+        if modality != "audio":
+            tensor = tensor.to(network.conv1.weight.dtype) if hasattr(network, "conv1") else tensor
+        features = network.forward_features(tensor) if modality == "image" else network(tensor)
+        ids = self._media_positions(modality, features.shape[2:], features.device)
+        features = features.flatten(2).transpose(1, 2)
+        options = self.config.image, self.config.video, self.config.audio
+        limits = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")
+        index = MODALITIES.index(modality)
+        active = self.training or self.config.image.sample_patches_in_eval
+        limit = getattr(options[index], limits[index]) if active else None
+        ids, features = subsample(ids, features, limit)
+
+        x = getattr(self, f"{modality}_proj")(features)
+        norm = getattr(self, f"layernorm_{modality}_embedding", None)
+        x = self.embed_scale * (x if norm is None else norm(x))
+        position = getattr(self, f"embed_{modality}_positions")(ids)
+        x = self._finish(x, position, self._type_row(index, second), self.patch_layernorm_embedding)
+        padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        return Tokens(x, self.image_pos_ln(position), ids, padding)
+
+    def _type_row(self, index: int, second: bool) -> int:
+        c = self.config.transformer
+        if second:
+            if not c.second_image:
+                raise ConfigError("patch_images_2 was given; build the model with second_image=True")
+            return 4 if c.add_mm_type_embedding else 2
+        return index + 1 if c.add_mm_type_embedding else 1
+
+    def _finish(self, x: Tensor, position: Tensor, type_row: int, norm: nn.LayerNorm | None) -> Tensor:
+        if self.config.transformer.entangle_position_embedding:
+            x = x + position
+        if self.type_embedding is not None:
+            x = x + self.type_embedding.weight[type_row]
+        return self.dropout(x if norm is None else norm(x))
+
+    def _media_positions(self, modality: str, grid: torch.Size, device: torch.device) -> Tensor:
+        """Position ids of a feature map: images and each video frame row by row; audio on a square grid."""
+        side = self.config.transformer.image_bucket_size
+        if modality == "audio":
+            count = grid[0] * grid[1]
+            edge = math.ceil(math.sqrt(count))
+            rows, columns, frames = edge, edge, 1
+        else:
+            count, rows, columns = grid.numel(), grid[-2], grid[-1]
+            frames = count // (rows * columns)
+        if max(rows, columns) > side:
+            raise DataError(
+                f"{modality} features form a {rows}x{columns} grid; the position table has {side}x{side} "
+                "(use smaller input, or a larger image_bucket_size)"
+            )
+        return grid_positions(rows, columns, side).repeat(frames)[:count].to(device)
+
+    def _encode(self, src_tokens: Tensor, visual: list[Tokens]) -> EncoderOut:
+        c = self.config.transformer
+        batch, length = src_tokens.shape
+        if length > c.max_source_positions:
+            raise DataError(f"source has {length} tokens; the limit is {c.max_source_positions}")
+        position = self.embed_positions.weight[:length].unsqueeze(0)
+        text = self.embed_scale * self.embed_tokens(src_tokens)
+        text = self._finish(text, position, 0, self.layernorm_embedding)
+
+        x = torch.cat([part.x for part in visual] + [text.to(visual[0].x.dtype) if visual else text], 1)
+        padding = torch.cat([part.padding for part in visual] + [src_tokens.eq(self.padding_idx)], 1)
+        shared = all(part.position.size(0) == 1 for part in visual)
+        rows = 1 if shared else batch
+        positions = [part.position.expand(rows, -1, -1) for part in visual]
+        p = torch.cat([*positions, self.pos_ln(position).expand(rows, -1, -1)], 1)
+        index = self._relative_index(visual, length, rows)
+        absolute = product_bias(
+            self.pos_q_linear(p), self.pos_k_linear(p), c.encoder_attention_heads, c.attn_scale_factor
+        )
+        any_padding = bool(padding.any())
+        if any_padding:
+            x = x.masked_fill(padding.unsqueeze(2), 0.0)
+        blocked = padding[:, None, None, :] if any_padding else None
+
+        prefix = self.prefix() if self.prefix is not None else None
+        visual_length = x.size(1) - length
+        states = [x]
+        for i, layer in enumerate(self.layers):
+
+            def run(x: Tensor, absolute: Tensor, i: int = i, layer: nn.Module = layer) -> Tensor:
+                bias = absolute + relative_bias(index, self.table(i))
+                bias = bias if blocked is None else mask_bias(bias, blocked)
+                return layer(x, bias, None if prefix is None else prefix[i], visual_length)
+
+            if c.checkpoint_activations and self.training:
+                x = checkpoint(run, x, absolute, use_reentrant=False)
+            else:
+                x = run(x, absolute)
+            states.append(x)
+        out = x if self.layer_norm is None else self.layer_norm(x)
+        return {
+            "encoder_out": [out.transpose(0, 1)],
+            "encoder_padding_mask": [padding],
+            "position_embeddings": [p.expand(batch, -1, -1)],
+            "shared_positions": [p] if shared else [],
+            "encoder_states": [s.transpose(0, 1) for s in states],
+            "encoder_embedding": [],
+            "src_tokens": [],
+            "src_lengths": [],
+        }
+
+    def _relative_index(self, visual: list[Tokens], length: int, rows: int) -> Tensor:
+        """Rows of the relative table for every pair of the joined sequence (rows, S, S)."""
+        blocks = [self.image_index(part.ids) for part in visual] + [self.token_index(length)]
+        total = sum(block.size(1) for block in blocks)
+        index = blocks[-1].new_full((rows, total, total), self.no_relation)
+        at = 0
+        for block in blocks:
+            end = at + block.size(1)
+            index[:, at:end, at:end] = block
+            at = end
+        return index
+
+    def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
+        """Return the output for other rows (selection, repetition or permutation of the batch)."""
+        return select_rows(encoder_out, new_order)
+
+    def max_positions(self) -> int:
+        return self.config.transformer.max_source_positions
+
+
+def select_rows(encoder_out: EncoderOut, rows: Tensor) -> EncoderOut:
+    """Select batch rows of an encoder output by index (R,) int64."""
+    batch_dim = {"encoder_out": 1, "encoder_states": 1, "shared_positions": None}
+    out: dict[str, Any] = {}
+    for key, tensors in encoder_out.items():
+        dim = batch_dim.get(key, 0)
+        out[key] = tensors if dim is None else [t.index_select(dim, rows.to(t.device)) for t in tensors]
+    return out

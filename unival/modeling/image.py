@@ -1,0 +1,34 @@
+"""Image network: a ResNet of timm, whole (stride 32) or its first three stages (stride 16, as in OFA)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from unival.config import ImageConfig
+from unival.errors import ConfigError, nearest
+
+
+def build_image_encoder(config: ImageConfig) -> nn.Module | None:
+    """Return a timm network, or None for "none"; its ``forward_features`` is what the encoder calls:
+    (B, 3, h, w) -> (B, out_channels, h / stride, w / stride).
+
+    State-dict names are timm's. The stride-32 network keeps its unused classifier ``fc`` because released
+    checkpoints hold it. Nothing is downloaded. Raises ConfigError for a name outside timm's ResNet family.
+    """
+    if config.image_encoder_name == "none":
+        return None
+    import timm
+
+    names = timm.list_models(module="resnet")
+    if config.resnet_type not in names:
+        raise ConfigError(
+            f"resnet_type '{config.resnet_type}' is not a ResNet of timm.{nearest(config.resnet_type, names)}"
+        )
+    net = timm.create_model(
+        config.resnet_type, pretrained=False, num_classes=1000, drop_path_rate=config.resnet_drop_path_rate
+    )
+    net.out_channels = net.num_features
+    if config.image_encoder_name == "resnet":
+        net.out_channels = net.feature_info[3]["num_chs"]
+        net.layer4, net.fc = nn.Identity(), nn.Identity()
+    return nn.SyncBatchNorm.convert_sync_batchnorm(net) if config.sync_bn else net

@@ -1,0 +1,129 @@
+"""The one place where modalities meet: which rows of a batch carry what, and how their tokens are joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unival.errors import DataError
+
+MODALITIES = ("image", "video", "audio")  # index = patch type; -1 is text only
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Embedded non-text tokens of n rows: one modality, or several joined.
+
+    x (n, P, D); position (R, P, D) normalised position embeddings; ids (R, P) positions on the grid;
+    padding (n, P) True where there is no token. R is 1 where all rows share the layout, else n.
+    """
+
+    x: Tensor
+    position: Tensor
+    ids: Tensor
+    padding: Tensor
+
+    def padded(self, length: int) -> Tokens:
+        """Return per-row tokens (R = n) with padding up to ``length``."""
+        n, p, width = self.x.shape
+        more = length - p
+        return Tokens(
+            F.pad(self.x, (0, 0, 0, more)),
+            F.pad(self.position.expand(n, p, width), (0, 0, 0, more)),
+            F.pad(self.ids.expand(n, p), (0, more)),
+            F.pad(self.padding, (0, more), value=True),
+        )
+
+
+@dataclass(slots=True)
+class Media:
+    """One modality of a batch: its name, the rows that carry it (None = all rows), the tensor of those rows."""
+
+    modality: str
+    rows: Tensor | None
+    tensor: Tensor
+
+
+def route(
+    batch: int, patch_types: Tensor | None, tensors: dict[str, Tensor | None], device: torch.device
+) -> list[Media]:
+    """Say which rows carry which modality.
+
+    ``tensors`` has an entry per modality, with B rows (dummies where the type differs) or exactly as many
+    rows as the batch has of that type. Without ``patch_types`` all rows are images, or text only when no
+    image is given. Raises DataError for an unknown type or a tensor that fits neither layout.
+    """
+    if patch_types is None:
+        image = tensors.get("image")
+        return [] if image is None else [Media("image", None, _fitting("image", image, batch, batch, None))]
+    if patch_types.shape != (batch,):
+        raise DataError(
+            f"patch_types has shape {tuple(patch_types.shape)}; one type per row needs ({batch},)"
+        )
+    types = patch_types.tolist()
+    out = []
+    for kind in sorted(set(types) - {-1}):
+        if not 0 <= kind < len(MODALITIES):
+            raise DataError(f"patch type {kind} is unknown; use 0 image, 1 video, 2 audio or -1 text only")
+        name = MODALITIES[kind]
+        rows = [i for i, t in enumerate(types) if t == kind]
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise DataError(f"{len(rows)} rows have type {kind} ({name}), but patch_{name}s is missing")
+        at = None if len(rows) == batch else torch.tensor(rows, device=device)
+        out.append(Media(name, at, _fitting(name, tensor, batch, len(rows), at)))
+    return out
+
+
+def _fitting(name: str, tensor: Tensor, batch: int, count: int, rows: Tensor | None) -> Tensor:
+    dims = {"image": 4, "video": 5, "audio": 2}[name]
+    if tensor.dim() != dims:
+        raise DataError(f"patch_{name}s has shape {tuple(tensor.shape)}; {dims} dimensions are expected")
+    if tensor.size(0) == count:
+        return tensor
+    if tensor.size(0) == batch and rows is not None:
+        return tensor.index_select(0, rows)
+    raise DataError(
+        f"patch_{name}s has {tensor.size(0)} rows; give {batch} (one per row of the batch) or {count} "
+        f"(one per row of type {name})"
+    )
+
+
+def join(batch: int, groups: list[tuple[Tensor | None, Tokens]]) -> Tokens | None:
+    """Bring the tokens of several modalities into batch order, padded to the longest.
+
+    ``groups`` has (rows, tokens); rows without tokens become all padding. None when there are no tokens.
+    """
+    if not groups:
+        return None
+    if len(groups) == 1 and groups[0][0] is None:
+        return groups[0][1]
+    first = groups[0][1].x
+    longest = max(tokens.x.size(1) for _, tokens in groups)
+    parts = [tokens.padded(longest) for _, tokens in groups]
+    covered = torch.cat([r for r, _ in groups if r is not None])
+    # One empty row at the end serves every row of the batch that has no tokens.
+    source = torch.full((batch,), covered.numel(), dtype=torch.long, device=first.device)
+    source[covered] = torch.arange(covered.numel(), device=first.device)
+
+    def gather(name: str, fill: float | bool) -> Tensor:
+        stacked = torch.cat([getattr(p, name) for p in parts])
+        empty = stacked.new_full((1, *stacked.shape[1:]), fill)
+        return torch.cat([stacked, empty]).index_select(0, source)
+
+    return Tokens(gather("x", 0.0), gather("position", 0.0), gather("ids", 0), gather("padding", True))
+
+
+def subsample(ids: Tensor, x: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
+    """Keep ``limit`` random tokens of each row, in order: ids (P,) and x (n, P, C) -> (R, P'), (n, P', C).
+
+    Draws from torch's global generator, as dropout does, so the engine's seed decides.
+    """
+    n, p, channels = x.shape
+    if limit is None or p <= limit:
+        return ids.unsqueeze(0), x
+    keep = torch.rand(n, p, device=x.device).argsort(1)[:, :limit].sort(1).values
+    return ids[keep], x.gather(1, keep.unsqueeze(2).expand(n, limit, channels))

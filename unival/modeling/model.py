@@ -1,0 +1,75 @@
+"""UnIVAL: encoder and decoder under one forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from unival.config import ModelConfig
+from unival.modeling.decoder import Decoder
+from unival.modeling.encoder import Encoder
+
+INIT_STD = 0.02
+
+
+class UnIVAL(nn.Module):
+    """Sequence-to-sequence model over text, images, video and audio (UnIVAL, Shukor et al., 2023)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.transformer
+
+        def table() -> nn.Embedding:
+            return nn.Embedding(config.vocab_size, c.encoder_embed_dim, padding_idx=1)
+
+        embed = table()
+        self.encoder = Encoder(config, embed)
+        self.decoder = Decoder(config, embed if c.share_all_embeddings else table())
+        self.apply(initialise)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None,
+        prev_output_tokens: Tensor,
+        patch_images: Tensor | None = None,
+        patch_images_2: Tensor | None = None,
+        patch_videos: Tensor | None = None,
+        patch_audios: Tensor | None = None,
+        patch_types: Tensor | None = None,
+        patch_masks: Tensor | None = None,
+        code_masks: Tensor | None = None,
+        features_only: bool = False,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits (B, U, V), or features (B, U, D), and {"encoder_out", "inner_states"}.
+
+        Source arguments: :meth:`unival.modeling.encoder.Encoder.forward`; target arguments:
+        :meth:`unival.modeling.decoder.Decoder.forward`.
+        """
+        encoder_out = self.encoder(
+            src_tokens,
+            src_lengths,
+            patch_images=patch_images,
+            patch_images_2=patch_images_2,
+            patch_videos=patch_videos,
+            patch_audios=patch_audios,
+            patch_types=patch_types,
+            patch_masks=patch_masks,
+        )
+        out, extra = self.decoder(prev_output_tokens, encoder_out, code_masks, features_only)
+        return out, {"encoder_out": encoder_out, **extra}
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw a Linear or Embedding from N(0, 0.02), biases 0, padding row 0 (reference behaviour: BERT style,
+    relative-position tables included). Convolutions and norms keep their own initialisation."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        if module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx])

@@ -1,0 +1,75 @@
+"""Small trainable additions to a frozen model: bottleneck adapters and prefix tuning."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unival.config import PeftConfig
+
+PREFIX_DROPOUT = 0.2
+
+
+class Adapter(nn.Module):
+    """Residual bottleneck (Houlsby et al., 2019)."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down_proj = nn.Linear(width, bottleneck)
+        self.up_proj = nn.Linear(bottleneck, width)
+
+    def forward(self, x: Tensor, visual: int = 0) -> Tensor:
+        return x + self.up_proj(F.relu(self.down_proj(x)))
+
+
+class SplitAdapter(nn.Module):
+    """One adapter for the leading visual tokens, one for the text behind them."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.visual = Adapter(width, bottleneck)
+        self.text = Adapter(width, bottleneck)
+
+    def forward(self, x: Tensor, visual: int = 0) -> Tensor:
+        return torch.cat([self.visual(x[:, :visual]), self.text(x[:, visual:])], 1)
+
+
+def build_adapter(config: PeftConfig, width: int, side: str) -> Adapter | SplitAdapter | None:
+    """Return the adapter of one layer, or None."""
+    if not config.adapter:
+        return None
+    split = config.adapter_type == "VL" and side == "encoder"
+    return (SplitAdapter if split else Adapter)(width, config.adapter_dim)
+
+
+class PrefixEncoder(nn.Module):
+    """Learned keys and values put before those of every layer (Li and Liang, prefix tuning, 2021)."""
+
+    def __init__(
+        self, length: int, width: int, layers: int, heads: int, projection: bool, hidden: int | None
+    ) -> None:
+        super().__init__()
+        self.layers, self.heads = layers, heads
+        out = 2 * layers * width
+        self.embedding = nn.Embedding(length, width if projection else out)
+        self.trans: nn.Module | None = None
+        if projection:
+            middle = hidden or 2 * width
+            self.trans = nn.Sequential(nn.Linear(width, middle), nn.ReLU(), nn.Linear(middle, out))
+
+    def forward(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values (H, length, d) of each layer."""
+        x = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
+        x = F.dropout(x, PREFIX_DROPOUT, self.training)
+        x = x.unflatten(-1, (2 * self.layers, self.heads, -1)).permute(1, 2, 0, 3)
+        return [(x[2 * i], x[2 * i + 1]) for i in range(self.layers)]
+
+
+def build_prefix(config: PeftConfig, width: int, layers: int, heads: int, side: str) -> PrefixEncoder | None:
+    """Return the prefix of the encoder or the decoder, or None."""
+    if not getattr(config, f"{side}_prompt"):
+        return None
+    length, hidden = getattr(config, f"{side}_prompt_length"), getattr(config, f"{side}_prompt_dim")
+    projection = getattr(config, f"{side}_prompt_projection")
+    return PrefixEncoder(length, width, layers, heads, projection, hidden)

@@ -1,0 +1,91 @@
+"""Video network: 3-D ResNeXt (Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and
+ImageNet?", CVPR 2018), 32 groups, projection shortcuts. No library has it."""
+
+from __future__ import annotations
+
+import re
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unival.config import VideoConfig
+from unival.errors import ConfigError, nearest
+
+BLOCKS = {
+    14: (1, 1, 1, 1),
+    18: (1, 1, 2, 1),
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+PLANES = (128, 256, 512, 1024)
+GROUPS, EXPANSION = 32, 2
+NAMES = tuple(f"{prefix}resnext{depth}" for prefix in ("all_", "") for depth in BLOCKS)
+
+
+class Block(nn.Module):
+    """Bottleneck with a grouped 3x3x3 convolution."""
+
+    def __init__(self, channels: int, planes: int, stride: int) -> None:
+        super().__init__()
+        out = planes * EXPANSION
+        self.conv1 = nn.Conv3d(channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(planes)
+        self.conv2 = nn.Conv3d(planes, planes, 3, stride, 1, groups=GROUPS, bias=False)
+        self.bn2 = nn.BatchNorm3d(planes)
+        self.conv3 = nn.Conv3d(planes, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(out)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels != out:
+            self.downsample = nn.Sequential(
+                nn.Conv3d(channels, out, 1, stride, bias=False), nn.BatchNorm3d(out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn3(self.conv3(x)) + residual)
+
+
+class ResNeXt3D(nn.Module):
+    """(B, 3, F, h, w) -> (B, out_channels, ceil(F / 16), ceil(h / 32), ceil(w / 32)) with four stages,
+    half those strides with three."""
+
+    def __init__(self, blocks: tuple[int, ...], stages: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
+        self.bn1 = nn.BatchNorm3d(64)
+        self.maxpool = nn.MaxPool3d(3, 2, 1)
+        self.stages = stages
+        channels = 64
+        for i in range(stages):
+            stage = []
+            for j in range(blocks[i]):
+                stage.append(Block(channels, PLANES[i], stride=2 if i and not j else 1))
+                channels = PLANES[i] * EXPANSION
+            setattr(self, f"layer{i + 1}", nn.Sequential(*stage))
+        self.out_channels = channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        for i in range(self.stages):
+            x = getattr(self, f"layer{i + 1}")(x)
+        return x
+
+
+def build_video_encoder(config: VideoConfig) -> ResNeXt3D | None:
+    """Return the network, or None without a name. Raises ConfigError for an unknown name."""
+    name = config.video_encoder_name
+    if name is None or name == "none":
+        return None
+    if name not in NAMES:
+        raise ConfigError(
+            f"unknown video_encoder_name '{name}'; known: {', '.join(NAMES)}.{nearest(name, NAMES)}"
+        )
+    depth = int(re.sub(r"\D", "", name))
+    return ResNeXt3D(BLOCKS[depth], stages=4 if name.startswith("all_") else 3)
