@@ -98,24 +98,34 @@ def as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def template_columns(template: str, where: str) -> list[str]:
-    """Return the columns a ``fields`` value reads; ConfigError for a template that is more than names."""
+def template_parts(template: str, where: str) -> list[tuple[str, str | None]] | None:
+    """Return the (text, column that follows it) pairs of a template, or None for a plain column name.
+
+    Raises ConfigError for a template that is more than names in braces, or names no column.
+    """
     if "{" not in template and "}" not in template:
-        return [template]
+        return None
+    parts: list[tuple[str, str | None]] = []
     try:
-        parts = list(string.Formatter().parse(template))
+        for text, column, spec, conversion in string.Formatter().parse(template):
+            if column == "" or spec or conversion:
+                raise ConfigError(
+                    f"{where}: template '{template}'; only column names may stand in braces: '{{clip}}.mp4'"
+                )
+            parts.append((text, column))
     except ValueError as error:
         raise ConfigError(f"{where}: template '{template}': {error}") from None
-    names = [name for _, name, _, _ in parts if name is not None]
-    if any(not name or spec or conversion for _, name, spec, conversion in parts if name is not None):
-        raise ConfigError(
-            f"{where}: template '{template}'; only column names may stand in braces: '{{clip}}.mp4'"
-        )
-    if not names:
+    if all(column is None for _, column in parts):
         raise ConfigError(
             f"{where}: template '{template}' names no column; use 'constants:' for fixed values"
         )
-    return names
+    return parts
+
+
+def template_columns(template: str, where: str) -> list[str]:
+    """Return the columns that a value of ``fields`` reads."""
+    parts = template_parts(template, where)
+    return [template] if parts is None else [column for _, column in parts if column is not None]
 
 
 class DescribedTable(Table):
@@ -128,12 +138,12 @@ class DescribedTable(Table):
     def __init__(self, table: Table, description: Mapping[str, Any], name: str) -> None:
         self.table, self.path, self.media_root = table, table.path, table.media_root
         self._constants = {str(k): v for k, v in (description.get("constants") or {}).items()}
-        self._fields: dict[str, tuple[str, list[str]]] = {}
+        self._fields: dict[str, tuple[str, list[tuple[str, str | None]] | None]] = {}
         for field, value in (description.get("fields") or {}).items():
             template = as_text(value)
-            columns = template_columns(template, f"{name}: fields: {field}")
-            require(table, columns)
-            self._fields[str(field)] = (template, columns)
+            place = f"{name}: fields: {field}"
+            require(table, template_columns(template, place))
+            self._fields[str(field)] = (template, template_parts(template, place))
         twice = set(self._fields) & set(self._constants)
         if twice:
             raise ConfigError(f"{name}: '{sorted(twice)[0]}' is in 'fields' and in 'constants'; keep one")
@@ -169,11 +179,12 @@ class DescribedTable(Table):
         if not self._fields and not self._constants:
             return row
         values = dict(row)
-        for field, (template, columns) in self._fields.items():
-            if "{" in template or "}" in template:
-                values[field] = template.format(**{c: as_text(row[c]) for c in columns})
-            else:
-                values[field] = row[template]
+        for field, (column, parts) in self._fields.items():
+            values[field] = (
+                row[column]
+                if parts is None
+                else "".join(text + ("" if name is None else as_text(row[name])) for text, name in parts)
+            )
         values.update(self._constants)
         return Row(values, row.path, row.line, row.media_root)
 

@@ -135,10 +135,15 @@ def _status(path: str) -> os.stat_result:
 
 def _writable_folder(folder: str) -> bool:
     """Tell whether a new file may be put into ``folder`` (creating a cache folder if needed)."""
+    parent = folder
+    while not os.path.exists(parent) and parent != os.path.dirname(parent):
+        parent = os.path.dirname(parent)
     try:
-        os.makedirs(folder, exist_ok=True)
         # root may write anywhere: a folder whose owner took every write bit away is still meant read-only
-        return bool(os.stat(folder).st_mode & 0o222) and os.access(folder, os.W_OK | os.X_OK)
+        if not os.stat(parent).st_mode & 0o222 or not os.access(parent, os.W_OK | os.X_OK):
+            return False
+        os.makedirs(folder, exist_ok=True)
+        return True
     except OSError:
         return False
 

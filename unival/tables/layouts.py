@@ -55,7 +55,7 @@ def _caption(media: str) -> Layout:
 
 
 def _vqa(media: str) -> Layout:
-    order = ("id", media, "question", "answers", "objects")
+    order = ("id", media, "question", "answer", "objects")
     columns = ("id", f"{media}-id", "question", "answers", "objects", media)
     return Layout(columns, "0,5,2,3,4", (order, (*order, "caption")))
 
