@@ -96,6 +96,8 @@ def test_absent_and_unreadable(tmp_path: Path) -> None:
         open_table(tmp_path / "link.tsv")
     with pytest.raises(ConfigError, match="'xlsx' is not a table format"):
         open_table(tmp_path / "t.xlsx")
+    with pytest.raises(ConfigError, match="decompress the file first"):
+        open_table(tmp_path / "t.tsv.gz")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

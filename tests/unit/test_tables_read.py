@@ -156,8 +156,25 @@ def test_header_is_found_although_a_layout_is_given(tmp_path: Path) -> None:
     assert [r["caption"] for r in open_table(path, layout="caption")] == ["a black dog", "two “cats”"]
     assert len(open_table(path, fields=("image",), layout="caption")) == 2
     assert len(open_table(path, header=False)) == 3  # the explicit word wins
-    numbered = open_table(write(tmp_path, "u\tv\tw\n1\t2\t3\n", "n.tsv"), layout="image_gen", header=True)
+    path = write(tmp_path, "u\tv\tw\n1\t2\t3\n", "n.tsv")
+    numbered = open_table(path, ("text",), layout="image_gen", selected_cols="0,2,1", header=True)
+    with pytest.raises(DataError, match=r"column 'text'.*'u', 'v', 'w'"):
+        open_table(path, ("text",), layout="image_gen", header=True)
     assert dict(numbered[0]) == {"id": "1", "text": "3", "codes": "2", "u": "1", "v": "2", "w": "3"}
+
+
+class Field:
+    def __init__(self, name: str, required: bool) -> None:
+        self.name, self.required = name, required
+
+
+def test_header_of_a_task_that_requires_nothing(tmp_path: Path) -> None:
+    fields = [Field(name, False) for name in ("image", "caption", "type", "media")]
+    named = open_table(write(tmp_path, "image\tcaption\na.jpg\ta dog\n"), fields, layout="pretrain")
+    assert [dict(r) for r in named] == [{"image": "a.jpg", "caption": "a dog"}]
+    rows = "1\ta.jpg\ta dog\t\t\t\tcoco\tcaption\n" * 2  # the last cell is also a field's name
+    table = open_table(write(tmp_path, rows, "reference.tsv"), fields, layout="pretrain")
+    assert len(table) == 2 and (table[0]["media"], table[0]["type"]) == ("a.jpg", "caption")
 
 
 def test_half_a_header_is_an_error(tmp_path: Path) -> None:

@@ -73,13 +73,14 @@ def open_table(
     else:
         path = os.fspath(source)
     form = description.get("format") or os.path.splitext(path)[1].lstrip(".").lower()
-    if form not in _FORMATS:
-        compressed = (
-            "; decompress it first (rows are read in any order)" if form in ("gz", "bz2", "xz", "zst") else ""
-        )
+    if form in ("gz", "bz2", "xz", "zst"):
         raise ConfigError(
-            f"{path}: '{form}' is not a table format{compressed or '; formats: ' + ', '.join(_FORMATS)}."
-            f"{nearest(form, _FORMATS)} For a file with another ending, set 'format:' in a description."
+            f"{path}: rows are read in any order, which '{form}' cannot; decompress the file first"
+        )
+    if form not in _FORMATS:
+        raise ConfigError(
+            f"{path}: '{form}' is not a table format; formats: {', '.join(_FORMATS)}.{nearest(form, _FORMATS)} "
+            "For a file with another ending, set 'format:' in a table description."
         )
     if media_root is None:
         media_root = os.path.dirname(os.path.abspath(path))
@@ -95,6 +96,7 @@ def open_table(
             layout=get_layout(layout) if isinstance(layout, str) else layout,
             selected_cols=selected_cols if selected is None else _as_selection(selected, name),
             required=_file_columns(required, description, name),
+            optional=[str(getattr(f, "name", f)) for f in fields or ()],
             media_root=media_root,
         )
     if any(description.get(key) for key in ("where", "fields", "constants", "limit")):

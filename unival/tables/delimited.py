@@ -16,11 +16,14 @@ from unival.tables.row import listing
 class DelimitedTable(FileTable):
     """Cells in columns; every row must have as many as the first line.
 
-    Header decision: ``header`` True or False decides. Otherwise a file read without layout and
-    selected_cols has a header, and one read with either has a header exactly if its first line holds all
-    ``required`` names; if it holds two or more of them, but not all, the case is unclear and an error.
-    With a header, a column is found by its name; positions count only where the names are not there.
-    Without a header and without a layout the columns are called "0", "1", ...
+    Header decision: ``header`` True or False decides. Otherwise a file read without a layout has a header,
+    and one read with a layout has a header exactly if its first line holds all ``required`` names (of the
+    task's fields, else the layout's names); where nothing is required, if it holds two ``optional`` names.
+    A first line with two or more of the names, but not all required ones, is unclear and an error.
+
+    With a header columns are found by name and selected_cols is not needed; only with ``header`` True and
+    a first line without the required names do given selected_cols count. Without a header and without a
+    layout the columns are called "0", "1", ...
 
     Raises DataError: no rows, a wrong number of cells, missing columns, a column name given twice.
     """
@@ -35,6 +38,7 @@ class DelimitedTable(FileTable):
         layout: Layout | None = None,
         selected_cols: str | Sequence[int] | None = None,
         required: Sequence[str] = (),
+        optional: Sequence[str] = (),
         media_root: str | None = None,
     ) -> None:
         super().__init__(path, media_root)
@@ -45,7 +49,9 @@ class DelimitedTable(FileTable):
         first = self._cells(self._raw(0), 0)
         self._width = len(first)
         if header is None:
-            header = layout is None or self._looks_like_header(first, required, layout)
+            by_name = header = layout is None or self._is_header(first, required, optional, layout)
+        else:  # an explicit header is read by position only where the positions are explicit too
+            by_name = header and (selected_cols is None or set(required) <= set(first))
         self._first = int(header)
         if header and len(self) == 0:
             raise DataError(
@@ -54,8 +60,8 @@ class DelimitedTable(FileTable):
                 path=self.path,
                 line=1,
             )
-        names = {} if header is False else self._named(first)
-        if layout is not None and not (header and set(required or layout.orders[0]) <= set(names)):
+        names = self._named(first) if header else {}
+        if layout is not None and not by_name:
             names.update(self._positioned(layout, selected_cols, first))
         elif not header:
             names = {str(i): i for i in range(self._width)}
@@ -67,13 +73,17 @@ class DelimitedTable(FileTable):
     def _cells(self, raw: bytes, record: int) -> list[str]:
         """Split one record."""
 
-    def _looks_like_header(self, first: list[str], required: Sequence[str], layout: Layout | None) -> bool:
-        wanted = list(required) or (list(layout.orders[0]) if layout else [])
+    def _is_header(
+        self, first: list[str], required: Sequence[str], optional: Sequence[str], layout: Layout | None
+    ) -> bool:
+        """Judge the first line of a file that may be a headerless reference file."""
+        wanted = list(required) or ([] if optional else list(layout.orders[0] if layout else ()))
         missing = [name for name in wanted if name not in first]
-        if not missing:
+        held = len({*wanted, *optional} & set(first))
+        if wanted and not missing:
             return True
-        if len(wanted) - len(missing) < 2:
-            return False
+        if held < 2 or not wanted:
+            return held >= 2
         raise DataError(
             f"the first line looks like a header ({listing(first)}) but lacks {listing(missing)}; rename the "
             "column, map it with 'fields:', or set 'header: false' if this line is a row",
