@@ -84,7 +84,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled(image).convert("RGB")
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(image)
-    return image if mode == "RGB" else image.convert("RGB")
+    # A copy is a plain image; the original still belongs to its format's plugin and closed file.
+    return image.copy() if mode == "RGB" else image.convert("RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -14,8 +14,8 @@ from unival.media.source import MediaError
 def read_member(archive: str, member: str) -> bytes:
     """Content of one member. Raises MediaError (no archive, no member, cut-off archive).
 
-    The archive is opened for each read and read at an absolute position: nothing is shared between
-    forked workers, and thousands of archives need no more than one descriptor.
+    The archive is opened for each read: no file position is shared between forked workers, and thousands
+    of archives need no more than one descriptor.
     """
     index = _index_of(archive)
     name = posixpath.normpath(member)
@@ -27,11 +27,11 @@ def read_member(archive: str, member: str) -> bytes:
         )
     offset, size = place
     try:
-        descriptor = os.open(archive, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            data = _pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
+        with open(archive, "rb", buffering=0) as file:
+            file.seek(offset)
+            data = file.read(size)
+            while 0 < len(data) < size and (part := file.read(size - len(data))):
+                data += part
     except OSError as error:
         raise MediaError(f"{archive}/{member}", f"cannot be read ({error.strerror})") from error
     if len(data) != size:
@@ -42,17 +42,6 @@ def read_member(archive: str, member: str) -> bytes:
 def members(archive: str) -> list[str]:
     """Names of all files in the archive, in its order. Raises MediaError."""
     return list(_index_of(archive))
-
-
-def _pread(descriptor: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size > 0:
-        part = os.pread(descriptor, min(size, 1 << 30), offset)
-        if not part:
-            break
-        parts.append(part)
-        offset, size = offset + len(part), size - len(part)
-    return b"".join(parts)
 
 
 def _similar(name: str, index: dict[str, tuple[int, int]]) -> list[str]:

@@ -20,10 +20,10 @@ def read_video(
 ) -> np.ndarray:
     """Read ``num_frames`` frames as uint8 (F, h, w, 3), chosen by ``unival.media.frames.frame_indices``.
 
-    Always F = num_frames: too few frames repeat the last one (sampling "fps<x>" with num_frames 0 gives as
-    many as the video has). Animated GIFs work. A rotation of 90, 180
-    or 270 degrees stored in the file is applied, any other value ignored. Pixels are as stored: the
-    sample aspect ratio is ignored (reference behaviour).
+    Always F = num_frames: too few frames repeat the last one (sampling "fps<x>" with num_frames 0 gives
+    as many as the video has). Animated GIFs work. A rotation of 90, 180 or 270 degrees stored in the
+    file is applied, any other value ignored. Pixels are as stored: the sample aspect ratio is ignored
+    (reference behaviour).
     A damaged or cut-off file gives the frames that decode, chosen over their real number, so the result
     depends only on the file. Memory holds the chosen frames only; one decoder thread.
     Raises MediaError (no video stream, nothing decodes, beyond a limit), ConfigError for bad arguments.
