@@ -79,8 +79,8 @@ def open_table(
         )
     if form not in _FORMATS:
         raise ConfigError(
-            f"{path}: '{form}' is not a table format; formats: {', '.join(_FORMATS)}.{nearest(form, _FORMATS)} "
-            "For a file with another ending, set 'format:' in a table description."
+            f"{path}: '{form}' is not a table format; formats: {', '.join(_FORMATS)}."
+            f"{nearest(form, _FORMATS)} For a file with another ending, set 'format:' in a table description."
         )
     if media_root is None:
         media_root = os.path.dirname(os.path.abspath(path))
