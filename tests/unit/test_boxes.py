@@ -13,7 +13,8 @@ from unival.errors import ConfigError, DataError
 
 @given(
     st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1),
-    st.integers(16, 4000), st.integers(16, 4000), st.sampled_from([64, 224, 384, 512]), st.sampled_from([100, 1000]),
+    st.integers(16, 4000), st.integers(16, 4000),
+    st.sampled_from([64, 224, 384, 512]), st.sampled_from([100, 1000]),
 )  # fmt: skip
 def test_quantisation_error(
     a: float, b: float, c: float, d: float, width: int, height: int, size: int, num_bins: int

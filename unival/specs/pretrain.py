@@ -298,15 +298,19 @@ class _Builder:
 
     def _matching(self) -> bool | None:
         """Whether the matching example is positive; None for no such example."""
-        if not self.training or self.rng is None or self.rng.random() >= self.options.matching_prob:
+        if not self.training or self.rng is None or self.options.matching_prob == 0:
+            return None
+        self._pool()  # fail on the first row, not on the first negative
+        if self.rng.random() >= self.options.matching_prob:
             return None
         return bool(self.rng.random() < 0.5)
 
     def _pool(self) -> NegativePool:
         if self.spec.pool is None:
-            self.spec.prepare([], self.options)
-        if self.spec.pool is None:
-            raise ConfigError("no pool of negatives")
+            raise ConfigError(
+                "matching examples need wrong captions and answers: call PretrainSpec.prepare with the training "
+                "table first, or set matching_prob 0"
+            )
         return self.spec.pool
 
     def _worded(self, text: str, column: str) -> str:
