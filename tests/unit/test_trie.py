@@ -46,7 +46,7 @@ def test_batch_of_states_equals_single_states(sequences: list[list[int]]) -> Non
 
 @pytest.mark.parametrize("case", ["vqa_gen/trie", "snli_ve/trie"])
 def test_reference_layers(case: str) -> None:
-    """The reference's prefixes begin with bos; from the empty one it allows bos only, which ours leaves out."""
+    """The reference puts bos before each prefix (so bos alone may follow the empty one); ours does not."""
     data = json.loads(GENERATION.read_text())["cases"][case]
     trie = Trie(data["answer_tokens"])
     for prefix, expected in data["next_layer"].items():

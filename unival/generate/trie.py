@@ -68,6 +68,19 @@ class Trie:
         known = (states >= 0) & (tokens >= 0) & (tokens < self._width) & (self._keys[place] == keys)
         return np.where(known, self.targets[place], UNKNOWN)
 
+    def choices(self, sequence: Sequence[int]) -> list[int]:
+        """Return how many tokens are allowed at every position of ``sequence``; 0 outside the trie."""
+        state, counts = self.root(1), []
+        for token in sequence:
+            node = int(state[0])
+            counts.append(int(self.starts[node + 1] - self.starts[node]) if node != UNKNOWN else 0)
+            state = self.advance(state, np.array([token]))
+        return counts
+
+    def __contains__(self, sequence: Sequence[int]) -> bool:
+        """Whether ``sequence``, with its eos, is one of the trie."""
+        return self.state(sequence) != UNKNOWN
+
     def pairs(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (row, token) of every allowed continuation of states (R,), as two flat arrays.
 
