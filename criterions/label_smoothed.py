@@ -13,7 +13,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from unival import options as cli_options
-from unival.losses import AllowedTokens, LossOptions, LossOutput, sequence_loss
+from unival.losses import AllowedTokens, LossOptions, LossOutput, combine, label_smoothed_loss
 
 
 _LOGGED = (
@@ -54,18 +54,14 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         """Return (loss sum, sample size, statistics) of a batch, or of a list of batches."""
         if not isinstance(sample, list):
             output = self.loss(model, sample, update_num)
-            return output.loss, output.sample_size, self._log(output, output.loss)
+            return output.loss, output.sample_size, self._log(output)
         outputs = [self.loss(model, part, update_num) for part in sample]
-        loss = sum(output.loss / max(output.sample_size, 1) for output in outputs)
-        log = self.empty_log()
-        log |= {"loss": loss.detach(), "sample_size": 1}
-        log["nll_loss"] = sum(output.nll_loss / max(output.sample_size, 1) for output in outputs)
-        log["ntokens"] = sum(output.ntokens for output in outputs)
-        log["nsentences"] = sum(output.nsentences for output in outputs)
+        joined = combine(outputs)
+        log = self._log(joined)
         for number, output in enumerate(outputs[:2], 1):
             log[f"loss_v{number}"] = output.loss.detach()
             log[f"sample_size_v{number}"] = output.sample_size
-        return loss, 1, log
+        return joined.loss, joined.sample_size, log
 
     def loss(self, model: Any, sample: dict[str, Any], update_num: int) -> LossOutput:
         """Forward one batch and compute its loss; R-Drop runs the batch twice."""
@@ -77,15 +73,15 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         masks = None
         if allowed is not None and all(row is not None for row in allowed):
             masks = AllowedTokens(allowed, target.shape[1], logits.shape[-1])
-        return sequence_loss(
+        return label_smoothed_loss(
             logits,
             target,
             self.options,
-            pad=self.pad,
-            eos=self.eos,
+            update_num=update_num,
             conf=conf,
             constraint_masks=masks,
-            update_num=update_num,
+            pad=self.pad,
+            eos=self.eos,
         )
 
     @staticmethod
@@ -94,10 +90,10 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         return dict.fromkeys(_LOGGED, 0)
 
     @classmethod
-    def _log(cls, output: LossOutput, loss: torch.Tensor) -> dict[str, Any]:
+    def _log(cls, output: LossOutput) -> dict[str, Any]:
         log = cls.empty_log()
         log |= {name: getattr(output, name) for name in ("nll_loss", "ntokens", "nsentences", "sample_size")}
-        log |= {"loss": loss.detach(), "n_correct": output.n_correct or 0, "total": output.total or 0}
+        log |= {"loss": output.loss.detach(), "n_correct": output.n_correct or 0, "total": output.total or 0}
         return log
 
     @classmethod

@@ -13,6 +13,7 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 from unival import options as cli_options
 from unival.checkpoint import load_into, modality_exceptions
 from unival.config import ARCHS, DEAD, PARTS, ModelConfig
+from unival.modeling.build import build_from_config
 from unival.modeling.model import UnIVAL
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
         for part in PARTS.values():
             options.update(cli_options.given(args, part))
         options.update({name: getattr(args, name) for name in DEAD if getattr(args, name, None) is not None})
-        return cls(ModelConfig.from_options(args.arch, len(task.vocabulary), **options))
+        config = ModelConfig.from_options(args.arch, len(task.vocabulary), **options)
+        return build_from_config(config, cls)  # type: ignore[return-value]
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, model_cfg: Any = None, args: Any = None

@@ -63,6 +63,9 @@ class UnivalTask(LegacyFairseqTask):
         parser.add_argument("data", help="comma-separated tables; the last is for validation")
         cli_options.add_arguments(parser, TaskOptions)
         cli_options.add_arguments(parser, SpecOptions)
+        # A schedule without a length gets one from the epochs (tasks/trainer.py); fairseq would refuse None.
+        # ``data`` is a list of tables, not a folder where fairseq could look for further validation sets.
+        parser.set_defaults(total_num_update=0, ignore_unused_valid_subsets=True)
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> UnivalTask:
@@ -91,11 +94,13 @@ class UnivalTask(LegacyFairseqTask):
 
     def open(self, path: str) -> Table:
         return open_table(
-            path, self.spec.fields, self.spec.layout, self.cfg.selected_cols, media_root=self.cfg.image_dir
+            path, self.spec.fields, self.spec.layout_name, self.cfg.selected_cols, media_root=self.cfg.image_dir
         )
 
     def source(self, table: Table, name: str) -> DataSource:
         media = MediaLoader(table.media_root, str(Path(table.path).parent))
+        if name == self.args.train_subset:
+            self.spec.prepare(table, self.options)
         return DataSource(name, table, self.spec, media, self.options, self.spec.modality)
 
     def sources(self, split: str, epoch: int) -> list[DataSource]:

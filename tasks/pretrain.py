@@ -123,11 +123,12 @@ class UnifyTask(UnivalTask):
     def _source(self, entry: dict[str, Any]) -> DataSource:
         spec = get_spec(entry.get("task", "pretrain"), entry.get("modality", "image"))
         table = open_table(
-            entry["table"], spec.fields, spec.layout, entry.get("selected_cols"), media_root=self.cfg.image_dir
+            entry["table"], spec.fields, spec.layout_name, entry.get("selected_cols"), media_root=self.cfg.image_dir
         )
         options = self.options
         if entry.get("options"):
             options = SpecOptions.from_options(**{**vars_of(options), **entry["options"]})
+        spec.prepare(table, options)
         media = MediaLoader(table.media_root, str(Path(table.path).parent))
         return DataSource(entry.get("name", table.path), table, spec, media, options, entry.get("group"))
 

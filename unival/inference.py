@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -56,13 +56,13 @@ class Inference:
         self.candidates: Sequence[str] | None = spec.candidates(options)
         if self.mode == "allcand" and not self.candidates:
             raise ConfigError(f"task '{spec.name}' has no closed list of answers to rank; give ans2label_file")
-        self.settings = GenerationSettings.from_mapping({**spec.generation, **(settings or {})})
+        self.settings = GenerationSettings.of({**spec.generation, **(settings or {})})
         self.constraint = None if self.mode == "open" else spec.constraint(options, vocabulary)
         self._candidate_tokens = [vocabulary.encode(f" {text}") for text in self.candidates or ()]
 
     def describe(self) -> dict[str, Any]:
         """Mode and decoding settings, for the result file."""
-        return {"mode": self.mode, **self.settings.to_dict()}
+        return {"mode": self.mode, **asdict(self.settings)}
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], n_best: int = 1) -> list[Prediction]:

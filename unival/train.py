@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 
 from unival.errors import ConfigError, UnivalError, nearest
@@ -85,8 +86,28 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+class _Readable(logging.Filter):
+    """Keeps the engine's dumps of whole objects (configuration, module tree) off the terminal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return isinstance(record.msg, str)
+
+
+def set_up_logging() -> None:
+    """One line per event on standard output, before any library configures logging its own way."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%H:%M:%S"))
+    handler.addFilter(_Readable())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in ("hydra", "hydra.core.utils", "fairseq.tasks.text_to_speech", "torch.distributed.nn.jit"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for module in ("hydra", "omegaconf", "torch.jit", "torch.utils.data", "fairseq", "unival.cli"):
+        warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, or 2 after an error that is the user's to mend (printed without traceback)."""
+    set_up_logging()
     try:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
         from fairseq.distributed import utils as distributed_utils

@@ -140,6 +140,17 @@ class Vocabulary:
         }
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the vocabulary as plain text and numbers, for a checkpoint that carries its own."""
+        files = {name: data.decode("utf-8") for name, data in self._files.items()}
+        return {"files": files, "num_codes": self.num_codes, "num_bins": self.num_bins}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Vocabulary:
+        """Inverse of ``to_dict``."""
+        files = {name: str(text).encode("utf-8") for name, text in values["files"].items()}
+        return cls(files, int(values["num_codes"]), int(values["num_bins"]))
+
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides a token id; equal fingerprints encode equally."""
         digest = hashlib.sha256(f"{self.num_codes} {self.num_bins}\n".encode())

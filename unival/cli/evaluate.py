@@ -108,10 +108,10 @@ def _prepare(args: argparse.Namespace, out: Path) -> tuple[Any, Any]:
         raise ConfigError(
             f"the checkpoint has no {modality} network (it has: {', '.join(loaded.model.modalities) or 'text only'})"
         )
-    table = open_table(args.table, spec.fields, spec.layout, args.selected_cols, media_root=args.image_dir)
+    table = open_table(args.table, spec.fields, spec.layout_name, args.selected_cols, media_root=args.image_dir)
     train = None
     if args.train_table:
-        train = open_table(args.train_table, spec.fields, spec.layout, args.selected_cols, media_root=args.image_dir)
+        train = open_table(args.train_table, spec.fields, spec.layout_name, args.selected_cols, media_root=args.image_dir)
     settings = Settings(
         batch_size=args.batch_size,
         limit=args.limit,

@@ -28,11 +28,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             elif word == f"--{name}" and position + 1 < len(extra):
                 recipe.options["save_dir"] = extra[position + 1]
     try:
-        from unival.train import known_options, main
+        from unival.train import known_options, main, set_up_logging
+
+        set_up_logging()
+        known = known_options(recipe.choices)
     except ImportError as error:
         print(f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'", file=sys.stderr)
         return 2
-    known = known_options(recipe.choices)
     check_options(overrides, known, "command line")
     arguments = to_arguments(recipe, known) + extra
     if args.dry_run:

@@ -18,9 +18,12 @@ def build_model(arch: str = "unival_base", vocab_size: int = 59457, **options: A
     return build_from_config(ModelConfig.from_options(arch, vocab_size, **options))
 
 
-def build_from_config(config: ModelConfig) -> UnIVAL:
-    """Return a freshly initialised model, pretrained networks loaded, frozen as configured."""
-    model = UnIVAL(config)
+def build_from_config(config: ModelConfig, kind: type[UnIVAL] = UnIVAL) -> UnIVAL:
+    """Return a freshly initialised model, pretrained networks loaded, frozen as configured.
+
+    ``kind``: the class to build, a subclass for an engine that needs its own base class.
+    """
+    model = kind(config)
     paths = {
         "image": config.image.resnet_model_path,
         "video": config.video.video_model_path,
