@@ -308,8 +308,8 @@ class _Builder:
     def _pool(self) -> NegativePool:
         if self.spec.pool is None:
             raise ConfigError(
-                "matching examples need wrong captions and answers: call PretrainSpec.prepare with the training "
-                "table first, or set matching_prob 0"
+                "matching examples need wrong captions and answers: call PretrainSpec.prepare with the "
+                "training table first, or set matching_prob 0"
             )
         return self.spec.pool
 
