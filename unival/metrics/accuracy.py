@@ -16,8 +16,6 @@ def accuracy(
 ) -> Scores:
     """Share of predictions equal to their reference. Corpus key ``accuracy`` (0 to 1)."""
     rows, info = pair(predictions, references, missing)
-    values = {
-        key: {"accuracy": float(label is not None and label == truth)} for key, label, truth in rows
-    }
+    values = {key: {"accuracy": float(label is not None and label == truth)} for key, label, truth in rows}
     total = math.fsum(value["accuracy"] for value in values.values())
     return Scores({"accuracy": total / len(values)}, values, {"metric": "accuracy", **info})

@@ -24,7 +24,9 @@ def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     return len(a) - row.bit_count()
 
 
-def rouge_l(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> list[float]:
+def rouge_l(
+    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> list[float]:
     """ROUGE-L per caption: F (beta 1.2) of the best precision and the best recall over the references.
 
     Best precision and best recall may come from different references, as in the official tool. An empty

@@ -1,10 +1,39 @@
-"""Character classes of the Java PTB tokeniser beyond ASCII, measured character by character.
+"""Tables of the Java PTB tokeniser's behaviour, measured by feeding it words and characters one by one.
 
-Each table lists hexadecimal code points or ranges of the Basic Multilingual Plane. The tokeniser's own Unicode
-tables are those of about 2010, so Python's classes cannot replace them. Characters in no table separate words
-and are dropped; so is everything beyond the Basic Multilingual Plane.
+Its Unicode tables are those of about 2010, so Python's character classes cannot replace them.
 """
 
+# Abbreviations that keep their period in any case of letters, and may end a sentence.
+ENDING_ABBREVIATIONS = """
+al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb
+fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn
+ph.d plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
+"""
+
+# The same, but expected inside a sentence.
+INNER_ABBREVIATIONS = """
+adj adm adv alex asst atty attys ave brig capt cf cie cmdr col comdr cont'd cpl dept det dr drs elec ens ft gen
+gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep
+reps rev sen sens sfc sgt spc st ste supt supts treas vs wm
+"""
+
+# States that are also words: only with a capital first letter.
+CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash"
+
+# Words (with a capital) before which the period after a single letter ends a sentence.
+SENTENCE_STARTS = """
+a about according after an as at but he her here if in it last many more now once one other our she since so some
+such that the their then there these they this we what when while yet you
+"""
+
+FILE_EXTENSIONS = """
+bat bmp c class cgi cpp dll docx? exe gif gz h html? jar java jpe?g mov pdf php pl png ppt ps py sql tar txt wav x
+xml zip wm[va] avi flv mp[34g]
+"""
+
+# Characters beyond ASCII: hexadecimal code points or ranges of the Basic Multilingual Plane. Those in no table
+# separate words and are dropped; so is everything beyond that plane. MARKS are those of LETTERS that only plain
+# words may hold, not words with hyphens.
 LETTERS = """
 aa ad b5 ba c0-d6 d8-f6 f8-37d 384-386 388-38a 38c 38e-3a1 3a3-481 483-487 48a-527 531-556 559-55f
 561-587 591-5bd 5bf 5c1-5c2 5c4-5c5 5c7 5d0-5ea 5f0-5f2 615-61a 620-65e 66e-6d3 6d5-6ef 6fa-6ff 70f-7b1
@@ -51,4 +80,12 @@ a1 a5-a9 ac ae-b4 b6-b9 bf d7 f7 37e 387 589 5be 5c0 5c3 5c6 5f3-5f4 600-603 606
 2074-207e 2080-208e 20a4 2100-2101 2103-2106 2108-2109 2114 2116-2118 211e-2123 2125 2127 2129 212e
 213a-213b 2140-2144 214a-214d 214f 2155-215e 2190-2bff 3001-3002 3012 30fb ff01-ff0f ff1a-ff20 ff3b-ff40
 ff5b-ff65 ffe0-ffe1 ffe5-ffe6
+"""
+
+MARKS = """
+ad 2c2-2c5 2d2-2df 2e5-2eb 2ed 2ef-36f 375 378-379 384-385 3f6 483-487 55a-55f 591-5bd 5bf 5c1-5c2
+5c4-5c5 5c7 615-61a 64b-65e 670 6d6-6e4 6e7-6ed 6fd-6fe 70f 711 730-74c 7a6-7b0 7eb-7f3 900-903 93c
+93e-94e 951-955 962-963 981-983 9bc 9be-9c4 9c7-9c8 9cb-9cd 9d7 9e2-9e3 a01-a03 a3c a3e-a4f a81-a83 abc
+abe-acf b82 bbe-bc2 bc6-bc8 bca-bcd c01-c03 c3e-c56 d3e-d44 d46-d48 e31 e34-e3a e47-e4e eb1 eb4-ebc
+ec8-ecd 1885-1886
 """
