@@ -203,3 +203,19 @@ def test_real_tables_need_no_special_code(
     # the folder is read-only (by its mode even for root): the index went to the cache
     assert sorted(p.name for p in (SHARED / path).parent.iterdir()) == before
     assert len(list((tmp_path / "index").iterdir())) == 1
+
+
+def test_group_makes_one_row_per_value_and_lists_what_differs(tmp_path):
+    path = tmp_path / "captions.tsv"
+    path.write_text("image\tsplit\tcaption\na.png\ttest\tone\nb.png\ttest\ttwo\na.png\ttest\tthree\n")
+    table = open_table({"path": str(path), "where": {"split": "test"}, "group": "image"})
+    assert len(table) == 2
+    assert table[0]["caption"] == ["one", "three"] and table[0]["split"] == "test" and table[0].line == 2
+    assert table[1]["caption"] == "two"
+
+
+def test_group_by_a_column_that_is_not_there_is_refused(tmp_path):
+    path = tmp_path / "captions.tsv"
+    path.write_text("image\tcaption\na.png\tone\n")
+    with pytest.raises(DataError, match="picture"):
+        open_table({"path": str(path), "group": "picture"})

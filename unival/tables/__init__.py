@@ -99,7 +99,7 @@ def open_table(
             optional=[str(getattr(f, "name", f)) for f in fields or ()],
             media_root=media_root,
         )
-    if any(description.get(key) for key in ("where", "fields", "constants", "limit")):
+    if any(description.get(key) for key in ("where", "fields", "constants", "group", "limit")):
         table = DescribedTable(table, description, name)
     require(table, required)
     return table

@@ -5,7 +5,8 @@ where: {split: train}                 # keep rows whose value is this, or one of
 fields: {image: "{clip}.mp4"}         # canonical name: column, or template over columns
 constants: {dataset: flickr8k}        # canonical name: the same value in every row
 media: flickr8k_small/images_train.tar  # folder or tar that media references start from
-limit: 1000                           # the first rows that pass
+group: image                          # one row per value of this name; other values become lists
+limit: 1000                           # the first rows (or groups) that pass
 format: tsv | csv | jsonl             # where the file's ending does not say it
 header: true | false                  # where the header rule decides wrongly
 layout: caption                       # a reference layout, for files without header
@@ -29,7 +30,7 @@ from unival.tables.delimited import require
 from unival.tables.row import Row, listing
 
 KEYS = (
-    "path", "where", "fields", "constants", "media", "limit", "format", "header", "layout", "selected_cols"
+    "path", "where", "fields", "constants", "media", "group", "limit", "format", "header", "layout", "selected_cols"
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def read_description(source: str | Mapping[str, Any]) -> tuple[dict[str, Any], s
         "fields": ((Mapping,), "a mapping such as {caption: sentence}"),
         "constants": ((Mapping,), "a mapping such as {type: caption}"),
         "media": ((str, os.PathLike), "a folder or a .tar file"),
+        "group": ((str,), "the name of one column, such as image"),
         "limit": ((int,), "a number of rows of at least 1"),
         "header": ((bool,), "true or false"),
         "format": ((str,), "tsv, csv or jsonl"),
@@ -129,10 +131,11 @@ def template_columns(template: str, where: str) -> list[str]:
 
 
 class DescribedTable(Table):
-    """A table seen through ``where``, ``fields``, ``constants`` and ``limit``.
+    """A table seen through ``where``, ``fields``, ``constants``, ``group`` and ``limit``.
 
     The file's own columns stay there under their names unless a field has the same name. The rows that pass
-    ``where`` are found once, at the start.
+    ``where`` are found once, at the start, and so are the groups. A grouped row stands at the line of its
+    first row; a column in which its rows differ holds the list of their distinct values, in order.
     """
 
     def __init__(self, table: Table, description: Mapping[str, Any], name: str) -> None:
@@ -151,7 +154,11 @@ class DescribedTable(Table):
         self.columns = added + tuple(c for c in table.columns if c not in added)
         self._rows = self._filter(description.get("where") or {})
         limit = description.get("limit")
+        self._groups: list[list[int]] | None = None
         self._size = len(table) if self._rows is None else len(self._rows)
+        if description.get("group") is not None:
+            self._groups = self._grouped(str(description["group"]))
+            self._size = len(self._groups)
         self._size = self._size if limit is None else min(limit, self._size)
 
     def _filter(self, where: Mapping[str, Any]) -> npt.NDArray[np.int64] | None:
@@ -170,11 +177,29 @@ class DescribedTable(Table):
             raise DataError(f"no row passes where: {dict(where)}; {found}", path=self.path)
         return rows
 
+    def _grouped(self, column: str) -> list[list[int]]:
+        require(self, [column])
+        members: dict[str, list[int]] = {}
+        for position in range(self._size):
+            members.setdefault(as_text(self._row(position)[column]), []).append(position)
+        return list(members.values())
+
     def __len__(self) -> int:
         return self._size
 
     def __getitem__(self, index: int) -> Row:
         position = self._position(index)
+        if self._groups is None:
+            return self._row(position)
+        rows = [self._row(member) for member in self._groups[position]]
+        values = dict(rows[0])
+        for name in values:
+            distinct = list(dict.fromkeys(as_text(row[name]) for row in rows))
+            if len(distinct) > 1:
+                values[name] = distinct
+        return Row(values, rows[0].path, rows[0].line, rows[0].media_root)
+
+    def _row(self, position: int) -> Row:
         row = self.table[position if self._rows is None else int(self._rows[position])]
         if not self._fields and not self._constants:
             return row
