@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class UnivalTask(LegacyFairseqTask):
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> UnivalTask:
+        """Read the vocabulary and make the task."""
         cfg = cli_options.from_namespace(args, TaskOptions)
         if not cfg.bpe_dir:
             raise ConfigError(
@@ -234,10 +236,18 @@ class UnivalTask(LegacyFairseqTask):
             if self.cfg.eval_generate and not isinstance(sample, list):
                 module = getattr(evaluated, "module", evaluated)
                 for prediction in self.inference(module, sample):
-                    self._predictions[prediction.id] = prediction
+                    self._keep(prediction)
         return loss, sample_size, logging_output
 
     # validation scores
+
+    def _keep(self, prediction: Prediction) -> None:
+        # Rows about one image share an id; their captions are references of one prediction.
+        known = self._predictions.get(prediction.id)
+        if known is not None and isinstance(prediction.reference, list):
+            merged = list(dict.fromkeys([*known.reference, *prediction.reference]))
+            prediction = replace(prediction, reference=merged)
+        self._predictions[prediction.id] = prediction
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         self._predictions = {}
@@ -275,7 +285,12 @@ class UnivalTask(LegacyFairseqTask):
             return self._predictions
         parts: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, self._predictions)
-        return {key: value for part in parts for key, value in part.items()}
+        own, self._predictions = self._predictions, {}
+        for part in parts:
+            for prediction in part.values():
+                self._keep(prediction)
+        merged, self._predictions = self._predictions, own
+        return merged
 
     # checkpoints
 

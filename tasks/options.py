@@ -34,4 +34,5 @@ class TaskOptions:
     warmup_ratio: float | None = _option(None, "share of all updates used for learning-rate warm-up")
     max_broken_share: float = _option(0.01, "stop training above this share of unreadable media rows")
     max_nonfinite: int = _option(10, "stop training after this many updates with a non-finite loss")
+    init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     strict: bool = _option(False, "accepted for the reference's scripts; loading is strict with declared exceptions")

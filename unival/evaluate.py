@@ -120,7 +120,7 @@ class Evaluation:
                 f"{broken[0]['error']}. Mend them, or allow a coverage below 100 % with --allow-missing-media."
             )
         kept = [records[row] for row in sorted(records) if "error" not in records[row]]
-        ids = [f"{record['row']}" for record in kept]
+        ids = [record["id"] for record in kept]
         references = [self.spec.reference(self.table[record["row"]], self.options) for record in kept]
         outputs = [tuple(r["prediction"]) if isinstance(r["prediction"], list) else r["prediction"] for r in kept]
         scored = bool(kept) and all(reference is not None for reference in references)
