@@ -140,7 +140,7 @@ def test_loss_and_gradient(case: str, name: str) -> None:
 
 @pytest.mark.parametrize(("case", "name"), [x for x in REGULAR if x[0].startswith("V1000/")])
 def test_gradient_is_exact(case: str, name: str) -> None:
-    """Float32 gradients against float64 ones, element by element; measured 1.7e-3 at log_end 1, else 4.9e-6."""
+    """Float32 gradients against float64, element by element; measured 1.7e-3 at log_end 1, else 4.9e-6."""
     _, grad = run(case, name)
     options, call, key = settings(case, name)
     logits, target = arrays(*key)
