@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .result import Scores, pair
+from unival.metrics.result import Scores, pair
 
 
 def accuracy(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import DataError
-from .result import Scores, pair
+from unival.errors import DataError
+from unival.metrics.result import Scores, pair, refuse_none
 
 
 def soft_answer_accuracy(
@@ -20,6 +20,7 @@ def soft_answer_accuracy(
     ``references`` maps answer -> confidence in 0..1 (the ``score|!+answer`` column of the reference's tables).
     Reference behaviour: exact string match without any normalisation. Corpus key ``accuracy``.
     """
+    refuse_none(predictions, "answer")
     rows, info = pair(predictions, references, missing)
     values: dict[Any, dict[str, float]] = {}
     for key, answer, truth in rows:

@@ -5,12 +5,18 @@ This is what the COCO caption evaluation calls CIDEr.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from .bleu import ngram_counts
+from unival.errors import DataError
+from unival.metrics.bleu import ngram_counts
 
 Gram = tuple[str, ...]
 _ORDER = 4
@@ -32,6 +38,55 @@ def corpus_frequencies(references: Sequence[Sequence[Sequence[str]]]) -> Documen
     for refs in references:
         counts.update({gram for ref in refs for gram in ngram_counts(ref, _ORDER)})
     return DocumentFrequencies(counts, float(len(references)))
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds plain containers and numbers only; any other class in the file is refused, nothing is run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {
+            ("collections", "defaultdict"): _Defaults,
+            ("collections", "Counter"): Counter,
+            ("builtins", "float"): float,
+            ("builtins", "int"): int,
+        }
+        try:
+            return allowed[(module, name)]
+        except KeyError:
+            pass
+        if name in ("scalar", "dtype") and module.split(".")[0] == "numpy":
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which document frequencies do not need")
+
+
+class _Defaults(dict[Any, Any]):
+    """Stands in for a defaultdict: looking up an unknown n-gram must not add it."""
+
+    def __init__(self, *_: Any) -> None:
+        super().__init__()
+
+
+def read_frequencies(path: str | Path) -> DocumentFrequencies:
+    """Document frequencies from the reference's cached pickle (keys ``document_frequency``, ``ref_len``).
+
+    The file is read without running anything in it: only dicts, tuples, strings and numbers are built. ``source`` of
+    the result names the file and its SHA-256. Raises DataError for anything else.
+    """
+    try:
+        raw = Path(path).read_bytes()
+        data = _PlainUnpickler(io.BytesIO(raw), encoding="utf-8").load()
+        counts, images = data["document_frequency"], float(data["ref_len"])
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DataError(f"is not a pickle of document frequencies: {error}", path=str(path)) from error
+    if not isinstance(counts, Mapping) or not images > 0:
+        raise DataError("needs a dict document_frequency and a positive ref_len", path=str(path))
+    plain = {
+        tuple(key) if not isinstance(key, str) else (key,): float(value) for key, value in counts.items()
+    }
+    digest = hashlib.sha256(raw).hexdigest()
+    return DocumentFrequencies(plain, images, f"{Path(path).name} sha256:{digest[:16]}")
 
 
 _Vector = tuple[list[dict[Gram, float]], list[float], int]

@@ -99,7 +99,9 @@ def clip_similarity(image_features: npt.ArrayLike, text_features: npt.ArrayLike)
     return np.einsum("nd,nd->n", _unit(images), _unit(texts))
 
 
-def best_of_samples(image_features: npt.ArrayLike, text_features: npt.ArrayLike) -> tuple[Array, npt.NDArray[Any]]:
+def best_of_samples(
+    image_features: npt.ArrayLike, text_features: npt.ArrayLike
+) -> tuple[Array, npt.NDArray[Any]]:
     """Per prompt the highest similarity of its samples and which sample it is.
 
     ``image_features`` (N, K, D), ``text_features`` (N, D) -> ((N,), (N,) int). This is the reference's
@@ -158,7 +160,9 @@ class ClipScorer:
 
     def __init__(self, weights: str | Path, architecture: str = "ViT-B-32", device: str = "cpu") -> None:
         if not Path(weights).is_file():
-            raise CheckpointError(f"the CLIP weights {weights} do not exist; name a file, nothing is downloaded")
+            raise CheckpointError(
+                f"the CLIP weights {weights} do not exist; name a file, nothing is downloaded"
+            )
         try:
             import open_clip
         except ImportError as error:

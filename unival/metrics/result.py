@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, DataError
+from unival.errors import ConfigError, DataError
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -58,6 +58,14 @@ def listing(ids: Iterable[Any]) -> str:
     ids = list(ids)
     shown = ", ".join(repr(key) for key in ids[:_LISTED])
     return f"{shown}, ... ({len(ids)} in all)" if len(ids) > _LISTED else shown
+
+
+def refuse_none(predictions: Mapping[Any, Any] | Sequence[Any], what: str) -> None:
+    """Raise DataError if a prediction is there but is None (a missing id is another matter)."""
+    items = predictions.items() if isinstance(predictions, Mapping) else enumerate(predictions)
+    empty = [key for key, value in items if value is None]
+    if empty:
+        raise DataError(f"the {what} of id {listing(empty)} is None, not a string")
 
 
 def pair(

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from unival.errors import DataError
-from unival.metrics.result import Scores, pair
+from unival.metrics.result import Scores, pair, refuse_none
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA = re.compile(r"\d,\d")
@@ -97,7 +97,9 @@ def normalise_answer(text: str) -> str:
 def _humans(key: Any, answers: Any) -> list[str]:
     texts = [item.get("answer") if isinstance(item, Mapping) else item for item in answers]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"question {key!r}: the human answers {answers!r} are not a non-empty list of strings")
+        raise DataError(
+            f"question {key!r}: the human answers {answers!r} are not a non-empty list of strings"
+        )
     return texts
 
 
@@ -126,6 +128,7 @@ def vqa_accuracy(
     group (``answer_type/number``). Values are 0 to 1; corpus values are rounded to four decimals, as the
     official tool rounds percentages to two. Raises DataError as :func:`pair` does.
     """
+    refuse_none(predictions, "answer")
     rows, info = pair(predictions, references, missing)
     per_item: dict[Any, dict[str, float]] = {}
     for key, answer, humans in rows:
