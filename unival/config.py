@@ -311,8 +311,8 @@ class ModelConfig:
             raise ConfigError(f"vocab_size is {self.vocab_size}; at least 5 is needed (four special symbols)")
         if t.encoder_embed_dim != t.decoder_embed_dim:
             raise ConfigError(
-                f"encoder_embed_dim {t.encoder_embed_dim} and decoder_embed_dim {t.decoder_embed_dim} differ; "
-                "make them equal"
+                f"encoder_embed_dim {t.encoder_embed_dim} and decoder_embed_dim {t.decoder_embed_dim} "
+                "differ; make them equal"
             )
         for side in ("encoder", "decoder"):
             width, heads = getattr(t, f"{side}_embed_dim"), getattr(t, f"{side}_attention_heads")

@@ -4,7 +4,7 @@ Neural Networks for Audio Pattern Recognition", 2020), cut before the global poo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -140,12 +140,12 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
         super().__init__()
-        self.double = kernel == 3
+        self.pair = kernel == 3
         self.conv1 = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
-        if self.double:
+        if self.pair:
             self.conv2 = nn.Conv2d(out, out, kernel, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(out)
-        if self.double:
+        if self.pair:
             self.bn2 = nn.BatchNorm2d(out)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -153,7 +153,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x))) if self.double else x
+        return F.relu(self.bn2(self.conv2(x))) if self.pair else x
 
 
 class Pann(nn.Module):
@@ -184,7 +184,7 @@ class Pann(nn.Module):
             x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         if self.training:
             x = spec_augment(x)
-        x = x.to(self.conv_block1.conv1.weight.dtype)
+        x = x.to(cast(ConvBlock, self.conv_block1).conv1.weight.dtype)
         for i in range(self.blocks):
             x = getattr(self, f"conv_block{i + 1}")(x)
             if i < self.pooled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class Decoder(RelativeTables):
         input of the first layer and the output of each, (U, B, D).
         """
         c = self.config.transformer
-        batch, length = prev_output_tokens.shape
+        length = prev_output_tokens.size(1)
         raw, position, index = self._target_positions(code_masks, length)
         absolute, cross = self._biases(position, encoder_out)
         blocked = torch.ones(length, length, dtype=torch.bool, device=position.device).triu(1)
@@ -173,7 +174,7 @@ class Decoder(RelativeTables):
         memory = encoder_out["encoder_out"][0].transpose(0, 1)
         raw, position, index = self._target_positions(code_masks, max_len)
         absolute, cross = self._biases(position, encoder_out)
-        memory_kv = [layer.encoder_attn.keys_values(memory) for layer in self.layers]
+        memory_kv = [cast(DecoderLayer, layer).encoder_attn.keys_values(memory) for layer in self.layers]
         rows, heads = memory.size(0) * beam, c.decoder_attention_heads
         like = memory_kv[0][0]
         caches = [

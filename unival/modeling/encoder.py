@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class Encoder(RelativeTables):
             if network is None:
                 continue
             self.add_module(f"embed_{name}s", network)
-            self.add_module(f"{name}_proj", nn.Linear(int(network.out_channels), width))
+            self.add_module(f"{name}_proj", nn.Linear(cast(int, network.out_channels), width))
             if getattr(getattr(config, name), f"layernorm_{name}_embedding"):
                 self.add_module(f"layernorm_{name}_embedding", nn.LayerNorm(width))
             if name != "image":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import nn
 
 from unival.config import ImageConfig
@@ -29,6 +31,6 @@ def build_image_encoder(config: ImageConfig) -> nn.Module | None:
     )
     net.out_channels = net.num_features
     if config.image_encoder_name == "resnet":
-        net.out_channels = net.feature_info[3]["num_chs"]
+        net.out_channels = cast(Any, net.feature_info)[3]["num_chs"]
         net.layer4, net.fc = nn.Identity(), nn.Identity()
     return nn.SyncBatchNorm.convert_sync_batchnorm(net) if config.sync_bn else net

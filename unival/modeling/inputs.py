@@ -40,7 +40,7 @@ class Tokens:
 
 @dataclass(slots=True)
 class Media:
-    """One modality of a batch: its name, the rows that carry it (None = all rows), the tensor of those rows."""
+    """One modality of a batch: its name, the rows that carry it (None = all), their tensor."""
 
     modality: str
     rows: Tensor | None

@@ -5,6 +5,8 @@ Norms are `nn.LayerNorm`: its kernels accumulate in float32 for half inputs, and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from unival.modeling.attention import MultiheadAttention
 from unival.modeling.peft import build_adapter
 
 KeyValue = tuple[Tensor, Tensor]
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class DropPath(nn.Module):

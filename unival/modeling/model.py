@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unival.config import ModelConfig
 from unival.modeling.decoder import Decoder
 from unival.modeling.encoder import Encoder
+from unival.modeling.inputs import MODALITIES
 
 INIT_STD = 0.02
 
@@ -28,6 +29,11 @@ class UnIVAL(nn.Module):
         self.encoder = Encoder(config, embed)
         self.decoder = Decoder(config, embed if c.share_all_embeddings else table())
         self.apply(initialise)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities beside text that this model takes."""
+        return tuple(m for m in MODALITIES if hasattr(self.encoder, f"embed_{m}s"))
 
     def forward(
         self,

@@ -8,6 +8,7 @@ R below is 1 where all rows share the layout, else the batch size.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -96,21 +97,22 @@ class RelativeTables(nn.Module):
 
     def image_index(self, ids: Tensor) -> Tensor:
         """Rows of :meth:`table` for image positions ``ids`` (R, P) -> (R, P, P)."""
-        offset = self.token_rel_pos_table_list[0].num_embeddings
-        return self.image_rp_bucket[ids.unsqueeze(2), ids.unsqueeze(1)] + offset
+        return self.image_rp_bucket[ids.unsqueeze(2), ids.unsqueeze(1)] + self._weights(0)[0].size(0)
 
     @property
     def no_relation(self) -> int:
         """Row of :meth:`table` for pairs without a relative bias."""
-        return (
-            self.token_rel_pos_table_list[0].num_embeddings + self.image_rel_pos_table_list[0].num_embeddings
-        )
+        return sum(weight.size(0) for weight in self._weights(0))
 
     def table(self, layer: int) -> Tensor:
         """Text table, image table and a row of zeros (rows, H) of one layer."""
-        text = self.token_rel_pos_table_list[layer].weight
-        grid = self.image_rel_pos_table_list[layer].weight
+        text, grid = self._weights(layer)
         return torch.cat([text, grid, text.new_zeros(1, text.size(1))])
+
+    def _weights(self, layer: int) -> tuple[Tensor, Tensor]:
+        lists = self.token_rel_pos_table_list, self.image_rel_pos_table_list
+        text, grid = (cast(nn.Embedding, tables[layer]).weight for tables in lists)
+        return text, grid
 
 
 def relative_bias(index: Tensor, table: Tensor) -> Tensor:
