@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# From nothing to a table of scores and a page of pictures, on two CPU cores, without any download of data
+# or weights: sample world, two-stage pretraining, six finetuned tasks, evaluation, report.
+# Stop it at any time and run it again: finished steps are skipped, a stopped one goes on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh
+export UNIVAL_DATA="${UNIVAL_DATA:-$PWD/userdata}" UNIVAL_OUT="${UNIVAL_OUT:-$PWD/out}"
+export TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
+unival=(.venv/bin/python -m unival)
+world="$UNIVAL_DATA/world" tiny="$UNIVAL_OUT/tiny"
+mkdir -p "$tiny"
+started=$SECONDS
+step() { printf '\n=== %s (%d s so far)\n' "$1" "$((SECONDS - started))"; }
+
+# train NAME: full output in out/tiny/NAME.log, the lines worth watching on the terminal
+train() {
+  [ -e "$tiny/$1.done" ] && { echo "$1: done before"; return; }
+  "${unival[@]}" train "configs/tiny/$1.yaml" > "$tiny/$1.log" 2>&1 &
+  local job=$!
+  tail --pid="$job" -n +1 -F "$tiny/$1.log" 2> /dev/null | grep --line-buffered -E "epoch .*(loss|valid)|error" \
+    | sed -u -E "s/.*epoch ([0-9]+)[^0-9]*/$1 | epoch \1 /; s/, (nll_loss|ntokens|nsentences|sample_size|clip|train_wall|ups)=[^,]*//g" &
+  local watch=$!
+  wait "$job" || { tail -n 20 "$tiny/$1.log"; return 1; }
+  wait "$watch" 2> /dev/null || true
+  touch "$tiny/$1.done"
+}
+# two independent trainings at once, one core each
+pair() {
+  OMP_NUM_THREADS=1 train "$1" & local first=$!
+  OMP_NUM_THREADS=1 train "$2" & local second=$!
+  wait "$first" && wait "$second"
+}
+# evaluate NAME TABLE [options]
+evaluate() {
+  local name=$1 table=$2; shift 2
+  OMP_NUM_THREADS=1 "${unival[@]}" evaluate "$tiny/$name/checkpoint_best.pt" "$world/tables/${table}_test.tsv" \
+    --train-table "$world/tables/${table}_train.tsv" --image-dir "$world" --batch-size 64 \
+    --out "$tiny/evaluation/$name" "$@" > "$tiny/evaluate-$name.log" 2>&1 || { tail -n 20 "$tiny/evaluate-$name.log"; return 1; }
+  echo "$name: $(grep -m 1 baseline "$tiny/evaluate-$name.log" || tail -n 1 "$tiny/evaluate-$name.log")"
+}
+
+step "sample world"
+[ -e "$world/world.json" ] || "${unival[@]}" data sample "$world"
+step "stage 1: pretraining on images"
+train stage1
+step "stage 2: videos join"
+train stage2
+step "finetuning: image captioning, visual question answering"
+pair caption vqa
+step "finetuning: grounding, video question answering"
+pair grounding video_vqa
+step "finetuning: video captioning, audio captioning"
+pair video_caption audio_caption
+step "evaluation on the test splits"
+evaluate caption caption & evaluate vqa vqa & wait -n && wait
+evaluate grounding grounding & evaluate video_caption video_caption & wait -n && wait
+evaluate video_vqa video_vqa & evaluate audio_caption audio_caption & wait -n && wait
+step "report"
+"${unival[@]}" report "$tiny/evaluation" --out "$tiny/report" --title "UnIVAL on the sample world" \
+  --log "stage 1=$tiny/stage1/train_log.jsonl" --log "stage 2=$tiny/stage2/train_log.jsonl"
+echo "done in $((SECONDS - started)) s; open $tiny/report/report.html"

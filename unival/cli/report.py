@@ -1,0 +1,33 @@
+"""``unival report RESULTS... --out FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unival.errors import DataError
+from unival.report import write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Result files, or folders that are searched for them."""
+    parser.add_argument("results", nargs="+", help="result.json files, or folders that hold them")
+    parser.add_argument("--out", required=True, help="folder of the report")
+    parser.add_argument("--log", action="append", default=[], metavar="NAME=FILE", help="further loss curve to draw")
+    parser.add_argument("--title", default="UnIVAL results")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the table, the loss curves and the page of pictures; print the table."""
+    files: list[Path] = []
+    for name in args.results:
+        path = Path(name)
+        found = sorted(path.rglob("result.json")) if path.is_dir() else [path]
+        if not found:
+            raise DataError("no result.json in this folder; evaluate a checkpoint first", path=name)
+        files += found
+    logs = dict(entry.split("=", 1) for entry in args.log)
+    report = write_report(files, args.out, logs=logs or None, title=args.title)
+    print(report.table)
+    print(f"pictures: {report.page}, {report.sheet}; curves: {report.curves}")
+    return 0
