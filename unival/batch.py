@@ -63,8 +63,8 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
     source_names, allowed (lists of length B; allowed is None when no example has one).
     net_input: src_tokens (B, T), src_lengths (B,), prev_output_tokens (B, U), patch_types (B,) with
     0 image, 1 video, 2 audio, -1 text only, patch_masks (B,) bool (True: the row has media), the compact
-    patch_images (b, 3, h, w), patch_videos (b, 3, F, h, w), patch_audios (b, N) where rows have them, and
-    code_masks (B,) bool when a target consists of image codes. Padding is on the right.
+    patch_images (b, 3, h, w), patch_videos (b, 3, F, h, w), patch_audios (b, N) where rows have them,
+    patch_rows (B,) when examples share one media tensor object (each is then stacked once), and code_masks (B,) bool when a target consists of image codes. Padding is on the right.
     """
     if not examples:
         return {}
@@ -79,10 +79,18 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
         ),
         "patch_masks": torch.tensor([e.modality is not None for e in examples]),
     }
+    shared, used = False, dict[int, int]()
     for modality, key in _MEDIA_KEYS.items():
         rows = [e for e in examples if e.modality == modality]
         if rows:
-            net_input[key] = _stack_media(rows, modality)
+            distinct = list({id(e.media): e for e in rows}.values())
+            net_input[key] = _stack_media(distinct, modality)
+            if len(distinct) < len(rows):
+                shared = True
+            place = {id(e.media): position for position, e in enumerate(distinct)}
+            used.update({id(e): place[id(e.media)] for e in rows})
+    if shared:
+        net_input["patch_rows"] = torch.tensor([used.get(id(e), 0) for e in examples])
     if any(e.code_target for e in examples):
         net_input["code_masks"] = torch.tensor([e.code_target for e in examples])
     weighted = any(e.weight != 1.0 for e in examples)

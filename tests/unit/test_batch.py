@@ -91,3 +91,29 @@ def test_media_that_do_not_fit_together() -> None:
         collate([first, plain(modality="image", media=torch.zeros(3, 5, 4))])
     with pytest.raises(DataError, match="carries no media"):
         collate([plain(modality="video")])
+
+
+def test_examples_of_one_picture_share_its_row_and_its_encoding():
+    from unival.modeling.build import build_model
+
+    torch.manual_seed(0)
+    one, two = torch.randn(3, 32, 32), torch.randn(3, 32, 32)
+
+    def made(name: str, media: torch.Tensor | None, length: int) -> Example:
+        tokens = torch.tensor([0, *range(5, 5 + length), 2])
+        modality = None if media is None else "image"
+        return Example(name, tokens, tokens[1:], tokens[:-1], modality=modality, media=media)
+
+    examples = [made("a", one, 3), made("a/matching", one, 4), made("t", None, 2), made("b", two, 3)]
+    batch = collate(examples)["net_input"]
+    assert batch["patch_images"].shape == (2, 3, 32, 32)
+    assert batch["patch_rows"].tolist() == [0, 0, 0, 1]
+    sizes = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in
+             {"embed_dim": 32, "ffn_embed_dim": 64, "layers": 1, "attention_heads": 2}.items()}  # fmt: skip
+    model = build_model("unival_tiny", 64, resnet_type="resnet18", **sizes).eval()
+    together, _ = model(**batch)
+    for row, example in enumerate(examples):
+        alone, _ = model(**collate([example])["net_input"])
+        length = len(example.prev_output)
+        # float32, other batch shapes: measured at most 2e-6
+        assert torch.allclose(together[row, :length], alone[0, :length], atol=2e-5)

@@ -88,11 +88,13 @@ class Encoder(RelativeTables):
         patch_audios: Tensor | None = None,
         patch_types: Tensor | None = None,
         patch_masks: Tensor | None = None,
+        patch_rows: Tensor | None = None,
     ) -> EncoderOut:
         """Encode a batch that may mix modalities; each row's result is that of the row alone.
 
         src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.inputs.route` says;
-        patch_masks (B) False hides a row's visual tokens. ``src_lengths`` is accepted for the engine's
+        patch_masks (B) False hides a row's visual tokens; patch_rows (B) int64 names the row of its modality's
+        tensor that each row uses, so that examples of one image share its encoding. ``src_lengths`` is accepted for the engine's
         calling convention; lengths follow from the padding.
 
         Returns lists of one tensor each: encoder_out (S, B, D), encoder_padding_mask (B, S) True = padding,
@@ -101,8 +103,8 @@ class Encoder(RelativeTables):
         """
         batch = src_tokens.size(0)
         media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
-        routed = route(batch, patch_types, media, src_tokens.device)
-        groups = [(m.rows, self.embed_media(m.modality, m.tensor)) for m in routed]
+        routed = route(batch, patch_types, media, src_tokens.device, patch_rows)
+        groups = [(m.rows, self.embed_media(m.modality, m.tensor, shared=m.shared)) for m in routed]
         parts = [join(batch, groups)]
         if patch_images_2 is not None:
             rows = route(batch, patch_types, {**media, "image": patch_images_2}, src_tokens.device)
@@ -118,8 +120,12 @@ class Encoder(RelativeTables):
                 part.padding = part.padding | ~patch_masks.bool().unsqueeze(1)
         return self._encode(src_tokens, visual)
 
-    def embed_media(self, modality: str, tensor: Tensor, second: bool = False) -> Tokens:
+    def embed_media(
+        self, modality: str, tensor: Tensor, second: bool = False, shared: Tensor | None = None
+    ) -> Tokens:
         """Network, projection, type embedding and norm of one modality for the rows of ``tensor``.
+
+        ``shared`` (n,) repeats rows of the network's output, for batch rows that use the same medium.
 
         Raises ConfigError when the model lacks the network, DataError when the grid exceeds the position
         table.
@@ -131,10 +137,11 @@ class Encoder(RelativeTables):
                 f"build it with {modality}_encoder_name"
             )
         if modality != "audio":
-            tensor = tensor.to(network.conv1.weight.dtype) if hasattr(network, "conv1") else tensor
+            tensor = tensor.to(next(network.parameters()).dtype)
         features = network.forward_features(tensor) if modality == "image" else network(tensor)
         ids = self._media_positions(modality, features.shape[2:], features.device)
         features = features.flatten(2).transpose(1, 2)
+        features = features if shared is None else features.index_select(0, shared)
         options = self.config.image, self.config.video, self.config.audio
         limits = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")
         index = MODALITIES.index(modality)

@@ -40,21 +40,29 @@ class Tokens:
 
 @dataclass(slots=True)
 class Media:
-    """One modality of a batch: its name, the rows that carry it (None = all), their tensor."""
+    """One modality of a batch: its name, the rows that carry it (None = all), their tensor.
+
+    ``shared``: for each of these rows the row of ``tensor`` it uses; None when they correspond one to one.
+    """
 
     modality: str
     rows: Tensor | None
     tensor: Tensor
+    shared: Tensor | None = None
 
 
 def route(
-    batch: int, patch_types: Tensor | None, tensors: dict[str, Tensor | None], device: torch.device
+    batch: int,
+    patch_types: Tensor | None,
+    tensors: dict[str, Tensor | None],
+    device: torch.device,
+    patch_rows: Tensor | None = None,
 ) -> list[Media]:
     """Say which rows carry which modality.
 
     ``tensors`` has an entry per modality, with B rows (dummies where the type differs) or exactly as many
     rows as the batch has of that type. Without ``patch_types`` all rows are images, or text only when no
-    image is given. Raises DataError for an unknown type or a tensor that fits neither layout.
+    image is given. With ``patch_rows`` (B) a tensor has one row per distinct medium. Raises DataError for an unknown type or a tensor that fits neither layout.
     """
     if patch_types is None:
         image = tensors.get("image")
@@ -74,6 +82,10 @@ def route(
         if tensor is None:
             raise DataError(f"{len(rows)} rows have type {kind} ({name}), but patch_{name}s is missing")
         at = None if len(rows) == batch else torch.tensor(rows, device=device)
+        if patch_rows is not None:
+            shared = patch_rows if at is None else patch_rows.index_select(0, at)
+            out.append(Media(name, at, tensor, _within(name, tensor, shared)))
+            continue
         out.append(Media(name, at, _fitting(name, tensor, batch, len(rows), at)))
     return out
 
@@ -90,6 +102,14 @@ def _fitting(name: str, tensor: Tensor, batch: int, count: int, rows: Tensor | N
         f"patch_{name}s has {tensor.size(0)} rows; give {batch} (one per row of the batch) or {count} "
         f"(one per row of type {name})"
     )
+
+
+def _within(name: str, tensor: Tensor, shared: Tensor) -> Tensor:
+    if int(shared.min()) < 0 or int(shared.max()) >= tensor.size(0):
+        raise DataError(
+            f"patch_rows asks for row {int(shared.max())} of patch_{name}s, which has {tensor.size(0)} rows"
+        )
+    return shared
 
 
 def join(batch: int, groups: list[tuple[Tensor | None, Tokens]]) -> Tokens | None:

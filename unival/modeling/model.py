@@ -47,6 +47,7 @@ class UnIVAL(nn.Module):
         patch_types: Tensor | None = None,
         patch_masks: Tensor | None = None,
         code_masks: Tensor | None = None,
+        patch_rows: Tensor | None = None,
         features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, U, V), or features (B, U, D), and {"encoder_out", "inner_states"}.
@@ -63,6 +64,7 @@ class UnIVAL(nn.Module):
             patch_audios=patch_audios,
             patch_types=patch_types,
             patch_masks=patch_masks,
+            patch_rows=patch_rows,
         )
         out, extra = self.decoder(prev_output_tokens, encoder_out, code_masks, features_only)
         return out, {"encoder_out": encoder_out, **extra}
