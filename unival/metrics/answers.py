@@ -17,8 +17,8 @@ def soft_answer_accuracy(
 ) -> Scores:
     """Mean confidence of the predicted string in the row's reference answers, 0 where it is not among them.
 
-    ``references`` maps answer -> confidence in 0..1 (the ``score|!+answer`` column of the reference's tables).
-    Reference behaviour: exact string match without any normalisation. Corpus key ``accuracy``.
+    ``references`` maps answer -> confidence in 0..1 (the ``score|!+answer`` column of the reference's
+    tables). Reference behaviour: exact string match without any normalisation. Corpus key ``accuracy``.
     """
     refuse_none(predictions, "answer")
     rows, info = pair(predictions, references, missing)

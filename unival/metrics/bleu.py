@@ -34,9 +34,9 @@ def bleu(
 ) -> tuple[list[float], list[list[float]]]:
     """BLEU of tokenised captions.
 
-    ``candidates[i]`` are the tokens of caption i, ``references[i]`` its references' tokens. Returns the corpus
-    values for n = 1 to ``order`` and the same list per caption. The brevity penalty takes the reference
-    length closest to the candidate's, the shorter on a tie.
+    ``candidates[i]`` are the tokens of caption i, ``references[i]`` its references' tokens. Returns the
+    corpus values for n = 1 to ``order`` and the same list per caption. The brevity penalty takes the
+    reference length closest to the candidate's, the shorter on a tie.
     """
     totals = [[0] * order, [0] * order]
     length_total = target_total = 0

@@ -27,7 +27,7 @@ _Tokens = list[list[str]]
 
 
 def strip_punctuation(text: str) -> str:
-    """The text without ASCII punctuation, as the reference writes its captions (``dog's`` becomes ``dogs``)."""
+    """The text without ASCII punctuation, as the reference writes captions (``dog's`` -> ``dogs``)."""
     return text.translate(_DELETE_PUNCTUATION).strip()
 
 
@@ -45,22 +45,23 @@ def caption_scores(
 ) -> CaptionScores:
     """Score raw captions against raw references, both by id.
 
-    Corpus keys are the official names, in this order if asked for: CIDEr (CIDEr-D, 0 to 10), Bleu_1 to Bleu_4, ROUGE_L,
-    METEOR, SPICE (0 to 1); the same per image. Sums run in id order, so the input order does not matter.
+    Corpus keys are the official names, in this order if asked for: CIDEr (CIDEr-D, 0 to 10), Bleu_1 to
+    Bleu_4, ROUGE_L, METEOR, SPICE (0 to 1); the same per image. Sums run in id order, so the input order
+    does not matter.
 
     tokenizer: "ptb" (Java-free, equal to the official one), "ptb-java" (the original program), "split" (white
     space, for text that is already tokenised).
-    protocol: "official", or "unival" for the reference's way: ASCII punctuation is deleted from the candidates
-    before tokenisation; with tokenizer "split" from the references too (its CIDEr during training, see
-    :func:`training_cider`).
-    document_frequencies: "corpus" (of these references), a table, or the path of the reference's cached pickle.
-    missing: see :func:`unival.metrics.result.pair`. A caption that is missing under "zero" scores 0 everywhere per
-    image and counts as an empty caption in corpus BLEU and METEOR.
-    skip_unavailable: leave out METEOR or SPICE with the reason in ``info["skipped"]`` instead of raising when
-    Java or a jar is missing. That is checked before any scoring.
+    protocol: "official", or "unival" for the reference's way: ASCII punctuation is deleted from the
+    candidates before tokenisation; with tokenizer "split" from the references too (its CIDEr during
+    training, see :func:`training_cider`). document_frequencies: "corpus" (of these references), a table, or
+    the path of the reference's cached pickle. missing: see :func:`unival.metrics.result.pair`. A caption
+    that is missing under "zero" scores 0 everywhere per image and counts as an empty caption in corpus BLEU
+    and METEOR. skip_unavailable: leave out METEOR or SPICE with the reason in ``info["skipped"]`` instead
+    of raising when Java or a jar is missing. That is checked before any scoring.
 
-    Raises ConfigError for unknown names or missing programs, DataError for duplicate, missing, unknown or mistyped
-    ids, captions that are not strings, and images without references, JavaError if a Java program fails.
+    Raises ConfigError for unknown names or missing programs, DataError for duplicate, missing, unknown or
+    mistyped ids, captions that are not strings, and images without references, JavaError if a Java program
+    fails.
     """
     settings = java_settings or java.JavaSettings()
     wanted = _check_names(metrics, tokenizer, protocol)
@@ -105,8 +106,8 @@ def training_cider(
 ) -> CaptionScores:
     """The CIDEr the reference reports while training; not comparable with the official one.
 
-    Punctuation deleted on both sides, split at white space, document frequencies from a cached table. The corpus
-    key is ``CIDEr`` and ``info`` says how it was computed.
+    Punctuation deleted on both sides, split at white space, document frequencies from a cached table. The
+    corpus key is ``CIDEr`` and ``info`` says how it was computed.
     """
     return caption_scores(
         candidates,
@@ -187,8 +188,8 @@ def _tokenize(
 
 
 def _split_blanks(tokens: Sequence[str]) -> Sequence[str]:
-    # The official BLEU and CIDEr split the joined caption again, also at no-break spaces inside tokens; ROUGE-L and
-    # METEOR do not.
+    # The official BLEU and CIDEr split the joined caption again, also at no-break spaces inside tokens;
+    # ROUGE-L and METEOR do not.
     joined = " ".join(tokens)
     return tokens if joined.isascii() else joined.split()
 

@@ -69,8 +69,8 @@ class _Defaults(dict[Any, Any]):
 def read_frequencies(path: str | Path) -> DocumentFrequencies:
     """Document frequencies from the reference's cached pickle (keys ``document_frequency``, ``ref_len``).
 
-    The file is read without running anything in it: only dicts, tuples, strings and numbers are built. ``source`` of
-    the result names the file and its SHA-256. Raises DataError for anything else.
+    The file is read without running anything in it: only dicts, tuples, strings and numbers are built.
+    ``source`` of the result names the file and its SHA-256. Raises DataError for anything else.
     """
     try:
         raw = Path(path).read_bytes()

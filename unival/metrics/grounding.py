@@ -16,7 +16,7 @@ _CLOSE = 1e-9
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1) in one unit; 0 when either is empty or inverted."""
+    """IoU of two boxes (x0, y0, x1, y1) in one unit; 0 when either is empty or inverted."""
     return float(_iou([float(x) for x in a], [float(x) for x in b]))
 
 
@@ -49,14 +49,14 @@ def box_accuracy(
 ) -> Scores:
     """Share of boxes (x0, y0, x1, y1), both in one unit, whose IoU reaches each threshold.
 
-    Corpus keys, all 0 to 1: ``acc@0.5`` ... per threshold, ``mean_iou``; with ``areas=(small, large)`` in squared
-    pixels also ``acc@0.5/small`` (target area below small), ``/medium``, ``/large`` (above large) and
-    ``count/small`` .... A prediction of None is a miss. Empty or inverted boxes have IoU 0.
+    Corpus keys, all 0 to 1: ``acc@0.5`` ... per threshold, ``mean_iou``; with ``areas=(small, large)`` in
+    squared pixels also ``acc@0.5/small`` (target area below small), ``/medium``, ``/large`` (above large)
+    and ``count/small`` .... A prediction of None is a miss. Empty or inverted boxes have IoU 0.
 
     protocol "official" divides each size group by its own count; "unival" (reference behaviour) zeroes the
-    targets outside the group but divides by all boxes, and adds 1e-6 to the union before it compares, so an IoU
-    of exactly the threshold is a miss for small coordinates.
-    Raises DataError for boxes that are not four finite numbers and as :func:`pair` does.
+    targets outside the group but divides by all boxes, and adds 1e-6 to the union before it compares, so an
+    IoU of exactly the threshold is a miss for small coordinates. Raises DataError for boxes that are not
+    four finite numbers and as :func:`pair` does.
     """
     if protocol not in ("official", "unival"):
         raise ConfigError(f"unknown protocol {protocol!r}: choose official or unival")
@@ -118,9 +118,10 @@ def mean_average_precision(
 ) -> Scores:
     """Mean over labels of the average precision of scored boxes (Pascal VOC 2010+: area under the envelope).
 
-    ``predictions[id]`` lists (box, label, score), ``references[id]`` lists (box, label). By falling score (ties in id
-    order) a box takes the unmatched target of its image and label with the highest IoU if that reaches the
-    threshold. Labels are those of the references. Corpus keys ``mAP@0.5`` ..., and ``mAP`` their mean.
+    ``predictions[id]`` lists (box, label, score), ``references[id]`` lists (box, label). By falling score
+    (ties in id order) a box takes the unmatched target of its image and label with the highest IoU if that
+    reaches the threshold. Labels are those of the references. Corpus keys ``mAP@0.5`` ..., and ``mAP``
+    their mean.
     """
     rows, info = pair(predictions, references, missing)
     targets = {key: list(boxes) for key, _, boxes in rows}
@@ -146,7 +147,9 @@ def _average_precision(
 ) -> float:
     total = sum(name == label for boxes in targets.values() for _, name in boxes)
     taken: set[tuple[Any, int]] = set()
-    precision, recall, right = [], [], 0
+    precision: list[float] = []
+    recall: list[float] = []
+    right = 0
     for key, box, name, _ in found:
         if name != label:
             continue

@@ -41,8 +41,8 @@ def _root(matrix: Array) -> Array:
 def frechet_distance(mean_a: Array, cov_a: Array, mean_b: Array, cov_b: Array) -> float:
     """Frechet distance of two Gaussians (Heusel et al. 2017): |m1-m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
-    The trace of the root is taken from the symmetric product C1^(1/2) C2 C1^(1/2), which has the same eigenvalues and
-    needs no correction for singular covariances.
+    The trace of the root is taken from the symmetric product C1^(1/2) C2 C1^(1/2), which has the same
+    eigenvalues and needs no correction for singular covariances.
     """
     if mean_a.shape != mean_b.shape or cov_a.shape != cov_b.shape:
         raise DataError(f"features of {mean_a.shape} and {mean_b.shape} come from different extractors")
@@ -59,7 +59,7 @@ def fid(features_a: npt.ArrayLike, features_b: npt.ArrayLike) -> float:
 
 
 def read_statistics(path: str | Path) -> tuple[Array, Array]:
-    """Mean and covariance from an ``.npz`` file with ``mu`` and ``sigma`` (the usual FID reference format)."""
+    """Mean and covariance from an ``.npz`` file with ``mu`` and ``sigma`` (the usual FID format)."""
     try:
         with np.load(path, allow_pickle=False) as data:
             return np.asarray(data["mu"], np.float64), np.asarray(data["sigma"], np.float64)
@@ -70,7 +70,8 @@ def read_statistics(path: str | Path) -> tuple[Array, Array]:
 def inception_score(probabilities: npt.ArrayLike, splits: int = 1) -> tuple[float, float]:
     """Inception Score (Salimans et al. 2016) of class probabilities (N, C): mean and spread over ``splits``.
 
-    exp of the mean KL divergence between each image's class distribution and their average, per contiguous split.
+    exp of the mean KL divergence between each image's class distribution and their average, per contiguous
+    split.
     """
     array = _matrix(probabilities, "probabilities", 1)
     if not 1 <= splits <= len(array):
@@ -154,8 +155,8 @@ def extract_features(batches: Iterable[Any], extractor: Callable[[Any], Any]) ->
 class ClipScorer:
     """CLIP features with weights from a file; nothing is downloaded.
 
-    Needs the package open_clip_torch. ``architecture`` is its model name ("ViT-B-32"); ``weights`` the file. ``info``
-    names architecture, file name and hash, to be stored with the score.
+    Needs the package open_clip_torch. ``architecture`` is its model name ("ViT-B-32"); ``weights`` the
+    file. ``info`` names architecture, file name and hash, to be stored with the score.
     """
 
     def __init__(self, weights: str | Path, architecture: str = "ViT-B-32", device: str = "cpu") -> None:

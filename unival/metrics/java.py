@@ -1,8 +1,8 @@
 """METEOR, SPICE and the original tokeniser: Java programs behind a client that cannot hang.
 
-Only used when asked for. The jars come from the optional package pycocoevalcap, or from paths the caller gives.
-Every exchange has a time limit, stderr is always read, every process is killed and reaped on every way out,
-and no text can break the line protocol.
+Only used when asked for. The jars come from the optional package pycocoevalcap, or from paths the caller
+gives. Every exchange has a time limit, stderr is always read, every process is killed and reaped on every
+way out, and no text can break the line protocol.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class JavaError(UnivalError):
 class JavaSettings:
     """Where Java and the jars are, and how long to wait.
 
-    ``jars``: folder with meteor-1.5.jar (and its data folder) and stanford-corenlp-3.4.1.jar, default: the installed
-    pycocoevalcap. ``spice_jars``: folder with spice-1.0.jar and the CoreNLP jars. Limits in seconds: to the
-    first answer, and for each further answer; ``spice_limit`` for a whole SPICE run.
+    ``jars``: folder with meteor-1.5.jar (and its data folder) and stanford-corenlp-3.4.1.jar, default: the
+    installed pycocoevalcap. ``spice_jars``: folder with spice-1.0.jar and the CoreNLP jars. Limits in
+    seconds: to the first answer, and for each further answer; ``spice_limit`` for a whole SPICE run.
     """
 
     java: str = "java"
@@ -82,7 +82,7 @@ def _spice_jars(settings: JavaSettings) -> Path | None:
 
 
 def unavailable(program: str, settings: JavaSettings) -> str | None:
-    """Why ``program`` ("meteor", "spice" or "ptb-java") cannot run here, or None if it can. Starts nothing."""
+    """Why ``program`` ("meteor", "spice" or "ptb-java") cannot run here, or None. Starts nothing."""
     if shutil.which(settings.java) is None:
         return (
             f"{program} needs Java, and there is no program '{settings.java}' on PATH; install a Java runtime"
@@ -322,7 +322,7 @@ def spice(
     references: Sequence[Sequence[Sequence[str]]],
     settings: JavaSettings | None = None,
 ) -> tuple[float, list[float]]:
-    """SPICE F-score of tokenised captions through a folder of jars the user provides: mean and values, 0 to 1.
+    """SPICE F-score of tokenised captions through a folder of jars the user provides: mean and per caption.
 
     Slow (about 0.3 s per image) and hungry (5 GB). Raises ConfigError, JavaError as :func:`meteor`.
     """

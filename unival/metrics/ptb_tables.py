@@ -12,9 +12,9 @@ ph.d plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed
 
 # The same, but expected inside a sentence.
 INNER_ABBREVIATIONS = """
-adj adm adv alex asst atty attys ave brig capt cf cie cmdr col comdr cont'd cpl dept det dr drs elec ens ft gen
-gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep
-reps rev sen sens sfc sgt spc st ste supt supts treas vs wm
+adj adm adv alex asst atty attys ave brig capt cf cie cmdr col comdr cont'd cpl dept det dr drs elec ens ft
+gen gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs
+pvt rep reps rev sen sens sfc sgt spc st ste supt supts treas vs wm
 """
 
 # States that are also words: only with a capital first letter.
@@ -22,18 +22,18 @@ CAPITAL_ABBREVIATIONS = "ark az del ill la mass miss ore pa tex wash"
 
 # Words (with a capital) before which the period after a single letter ends a sentence.
 SENTENCE_STARTS = """
-a about according after an as at but he her here if in it last many more now once one other our she since so some
-such that the their then there these they this we what when while yet you
+a about according after an as at but he her here if in it last many more now once one other our she since so
+some such that the their then there these they this we what when while yet you
 """
 
 FILE_EXTENSIONS = """
-bat bmp c class cgi cpp dll docx? exe gif gz h html? jar java jpe?g mov pdf php pl png ppt ps py sql tar txt wav x
-xml zip wm[va] avi flv mp[34g]
+bat bmp c class cgi cpp dll docx? exe gif gz h html? jar java jpe?g mov pdf php pl png ppt ps py sql tar txt
+wav x xml zip wm[va] avi flv mp[34g]
 """
 
-# Characters beyond ASCII: hexadecimal code points or ranges of the Basic Multilingual Plane. Those in no table
-# separate words and are dropped; so is everything beyond that plane. MARKS are those of LETTERS that only plain
-# words may hold, not words with hyphens.
+# Characters beyond ASCII: hexadecimal code points or ranges of the Basic Multilingual Plane. Those in no
+# table separate words and are dropped; so is everything beyond that plane. MARKS are those of LETTERS that
+# only plain words may hold, not words with hyphens.
 LETTERS = """
 aa ad b5 ba c0-d6 d8-f6 f8-37d 384-386 388-38a 38c 38e-3a1 3a3-481 483-487 48a-527 531-556 559-55f
 561-587 591-5bd 5bf 5c1-5c2 5c4-5c5 5c7 5d0-5ea 5f0-5f2 615-61a 620-65e 66e-6d3 6d5-6ef 6fa-6ff 70f-7b1

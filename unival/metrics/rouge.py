@@ -10,8 +10,8 @@ _BETA = 1.2
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
     """Length of the longest common subsequence of two token sequences.
 
-    Bit-parallel (Allison and Dix 1986; Hyyro 2004): one big integer holds a row of the usual table, so the cost
-    is one few-word integer step per token instead of one step per table cell.
+    Bit-parallel (Allison and Dix 1986; Hyyro 2004): one big integer holds a row of the usual table, so the
+    cost is one few-word integer step per token instead of one step per table cell.
     """
     where: dict[str, int] = {}
     for i, word in enumerate(a):

@@ -1,19 +1,20 @@
 """Penn Treebank tokens of captions, equal to the Java tokeniser of the official caption metrics.
 
 The COCO caption evaluation calls Stanford CoreNLP 3.4.1's ``PTBTokenizer -preserveLines -lowerCase`` and then
-drops punctuation tokens. This module gives the same tokens without Java. It is a longest-match scanner: at each
-position every rule that may start with the character at hand is tried, the longest match wins, the earlier
-rule on a tie. The rules and tables describe the Java program's observable behaviour (see
+drops punctuation tokens. This module gives the same tokens without Java. It is a longest-match scanner: at
+each position every rule that may start with the character at hand is tried, the longest match wins, the
+earlier rule on a tie. The rules and tables describe the Java program's observable behaviour (see
 ``benchmarks/ptb_against_java.py``); a few of its peculiarities:
 
 * lower-casing comes last, so some rules see capitals (``S. The`` loses a period that ``S. the`` keeps);
 * abbreviations keep their period, ``word.word`` is one token, ``5:54pm`` is two, a mixed fraction such as
   ``22 3/4`` is one token with a no-break space inside;
-* brackets and ``!!`` stay as tokens (``-lrb-``, ``!!``), because the official list names brackets in capitals.
+* brackets and ``!!`` stay as tokens (``-lrb-``, ``!!``), because the official list names brackets in
+capitals.
 
-The Java program reads all captions as one file, so the first letter of the *next* caption can decide whether a
-single letter at the end of a caption keeps its period. Here every caption stands alone, as if a caption with
-the word "A" followed (the usual case), so tokens do not depend on the order of the data.
+The Java program reads all captions as one file, so the first letter of the *next* caption can decide
+whether a single letter at the end of a caption keeps its period. Here every caption stands alone, as if a
+caption with the word "A" followed (the usual case), so tokens do not depend on the order of the data.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ _STARTS = {
 }
 
 _TAG_NAME = r"[A-Za-z][A-Za-z0-9_:.-]*"
-_TAG = rf"<(?:[!?][A-Za-z-][^>\r\n]*|/?{_TAG_NAME}(?: +{_TAG_NAME}(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"))?)* */? *)>"
+_ATTRIBUTE = rf"{_TAG_NAME}(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"))?"
+_TAG = rf"<(?:[!?][A-Za-z-][^>\r\n]*|/?{_TAG_NAME}(?: +{_ATTRIBUTE})* */? *)>"
 _WORD = rf"{_L}{_X}*(?:[.!?]{_L}{_X}*)*"
 _THING = rf"(?:[dDoOlL]{_Q}{_P})?{_P}+(?:[-_\u058a\u2010\u2011](?:[dDoOlL]{_Q}{_P})?{_P}+)*"
 _LETTERS_JOINED = r"[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"

@@ -17,27 +17,26 @@ _PERIOD = re.compile(r"\.(?!\d)")
 # The official code passes a flag (re.UNICODE = 32) where the substitution count goes.
 _PERIODS_REMOVED = 32
 _ARTICLES = frozenset(("a", "an", "the"))
+_NUMBER_WORDS = "none/zero one two three four five six seven eight nine ten"
 _NUMBERS = {
     word: str(value)
-    for value, words in enumerate(
-        (("none", "zero"), ("one",), ("two",), ("three",), ("four",), ("five",), ("six",), ("seven",))
-        + (("eight",), ("nine",), ("ten",))
-    )
+    for value, words in enumerate(words.split("/") for words in _NUMBER_WORDS.split())
     for word in words
 }
 
-# Contractions whose plain form is the contraction without its apostrophes (can't -> cant). Each also stands for
-# the spellings with one of two apostrophes missing (couldn'tve, couldnt've).
+# Contractions whose plain form is the contraction without its apostrophes (can't -> cant). Each also stands
+# for the spellings with one of two apostrophes missing (couldn'tve, couldnt've).
 _REGULAR = """
-ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't
-it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
-somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's
-they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
-where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
+ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
+isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've
+shouldn't somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd
+there're there's they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've
+when's where'd where's where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all
+you'd you'll you're you've
 """
 _DOUBLE = """
-couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
-there'd've they'd've we'd've who'd've wouldn't've you'd've
+couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've
+something'd've there'd've they'd've we'd've who'd've wouldn't've you'd've
 """
 _IRREGULAR = {
     "somebody'd": "somebodyd",  # sic: the official table has the pair the wrong way round
@@ -67,7 +66,8 @@ _CONTRACTIONS = _contractions()
 def process_punctuation(text: str) -> str:
     """Delete or blank the official list of marks, then delete periods not followed by a digit (at most 32).
 
-    A mark is deleted if it touches a space anywhere or if the text has digit-comma-digit; else it becomes a space.
+    A mark is deleted if it touches a space anywhere or if the text has digit-comma-digit; else it becomes a
+    space.
     """
     result = text
     number = _DIGIT_COMMA.search(text) is not None
@@ -95,7 +95,7 @@ def normalise_answer(text: str) -> str:
 
 
 def _humans(key: Any, answers: Any) -> list[str]:
-    texts = [item.get("answer") if isinstance(item, Mapping) else item for item in answers]
+    texts: list[Any] = [item.get("answer") if isinstance(item, Mapping) else item for item in answers]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise DataError(
             f"question {key!r}: the human answers {answers!r} are not a non-empty list of strings"
@@ -123,10 +123,10 @@ def vqa_accuracy(
 ) -> Scores:
     """Official VQA accuracy.
 
-    ``references`` gives per question the human answers, as strings or as the official dicts with "answer" (ten in
-    VQA v2). ``groups`` maps a group kind ("answer_type") to question id -> group name and adds one corpus entry per
-    group (``answer_type/number``). Values are 0 to 1; corpus values are rounded to four decimals, as the
-    official tool rounds percentages to two. Raises DataError as :func:`pair` does.
+    ``references`` gives per question the human answers, as strings or as the official dicts with "answer"
+    (ten in VQA v2). ``groups`` maps a group kind ("answer_type") to question id -> group name and adds one
+    corpus entry per group (``answer_type/number``). Values are 0 to 1; corpus values are rounded to four
+    decimals, as the official tool rounds percentages to two. Raises DataError as :func:`pair` does.
     """
     refuse_none(predictions, "answer")
     rows, info = pair(predictions, references, missing)

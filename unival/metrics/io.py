@@ -1,0 +1,227 @@
+"""Files of predictions and references: our JSON lines, COCO and VQA formats, EvalAI result files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unival.errors import ConfigError, DataError
+
+TASKS = ("caption", "vqa", "grounding", "entailment")
+_IDS = {"caption": "image_id", "vqa": "question_id", "grounding": "uniq_id", "entailment": "uniq_id"}
+_ID_NAMES = ("id", "image_id", "question_id", "uniq_id", "video_id", "audio_id")
+_PREDICTION = {"caption": "caption", "vqa": "answer", "grounding": "box", "entailment": "answer"}
+_REFERENCE = {
+    "caption": ("references", "captions", "caption"),
+    "vqa": ("answers", "answer"),
+    "grounding": ("box", "bbox", "region_coord"),
+    "entailment": ("label", "answer"),
+}
+_PREDICTION_NAMES = {
+    "caption": ("caption", "prediction"),
+    "vqa": ("answer", "prediction"),
+    "grounding": ("box", "prediction"),
+    "entailment": ("label", "answer", "prediction"),
+}
+
+
+@dataclass
+class References:
+    """Reference values by id, and for VQA the group names (kind -> id -> name)."""
+
+    values: dict[Any, Any] = field(default_factory=dict)
+    groups: dict[str, dict[Any, str]] = field(default_factory=dict)
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        raise ConfigError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
+
+
+def _rows(path: str | Path) -> Iterator[tuple[int | None, Any]]:
+    """(line or None, record) of a JSON document, JSON lines or a table with a header."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 text (byte {error.start})", path=str(path)) from error
+    if not text.strip():
+        raise DataError("is empty", path=str(path))
+    if path.suffix.lower() in (".tsv", ".csv"):
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        yield from enumerate(csv.DictReader(text.splitlines(), delimiter=delimiter), start=2)
+        return
+    try:
+        yield None, json.loads(text)
+        return
+    except json.JSONDecodeError as error:
+        whole = error
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if len(lines) < 2:
+        raise DataError(f"is not JSON: {whole.msg}", path=str(path), line=whole.lineno)
+    for n, line in lines:
+        try:
+            yield n, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"is not JSON: {error.msg}", path=str(path), line=n) from error
+
+
+def _records(path: str | Path) -> tuple[dict[str, Any] | None, list[tuple[int | None, Mapping[str, Any]]]]:
+    """(top-level dict of an official annotation file or None, records)."""
+    rows = list(_rows(path))
+    document: dict[str, Any] | None = None
+    if len(rows) == 1 and rows[0][0] is None:
+        whole = rows[0][1]
+        if isinstance(whole, dict) and isinstance(whole.get("annotations"), list):
+            document, whole = whole, whole["annotations"]
+        elif isinstance(whole, dict):
+            whole = [whole] if any(name in whole for name in _ID_NAMES) else _as_list(whole)
+        if not isinstance(whole, list):
+            raise DataError("holds neither a list nor annotations", path=str(path))
+        rows = [(None, record) for record in whole]
+    for line, record in rows:
+        if not isinstance(record, Mapping):
+            raise DataError(f"no object with an id but {str(record)[:60]!r}", path=str(path), line=line)
+    return document, rows
+
+
+def _as_list(mapping: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"id": key, "prediction": value, "references": value} for key, value in mapping.items()]
+
+
+def _get(
+    record: Mapping[str, Any], names: tuple[str, ...], path: str | Path, line: int | None, what: str
+) -> Any:
+    for name in names:
+        if name in record:
+            return record[name]
+    raise DataError(
+        f"no {what} ({' or '.join(names)}); the record has {', '.join(map(str, record))}",
+        path=str(path),
+        line=line,
+    )
+
+
+def _identity(record: Mapping[str, Any], task: str, path: str | Path, line: int | None, ids: str) -> Any:
+    names = (_IDS[task], *(name for name in _ID_NAMES if name != _IDS[task]))
+    key = _get(record, names, path, line, "id")
+    if isinstance(key, bool) or not isinstance(key, (str, int)):
+        raise DataError(f"the id {key!r} is neither a number nor a string", path=str(path), line=line)
+    return convert_id(key, ids)
+
+
+def convert_id(key: Any, ids: str) -> Any:
+    """``ids`` "as-is" keeps the type; "str" and "int" convert, "int" only whole numbers."""
+    if ids == "as-is":
+        return key
+    if ids == "str":
+        return str(key)
+    if ids == "int":
+        text = str(key)
+        return int(text) if text.removeprefix("-").isdecimal() else key
+    raise ConfigError(f"ids={ids!r}: choose as-is, str or int")
+
+
+def _box(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return [float(part) for part in value.split(",")]
+        except ValueError:
+            return value
+    return value
+
+
+def read_predictions(path: str | Path, task: str, ids: str = "as-is") -> dict[Any, Any]:
+    """Predictions by id: JSON lines ({"id", "prediction"} or the task's field), or a COCO/VQA result list.
+
+    A table with a header works too. Raises DataError naming file and line for anything else, and for ids that
+    occur twice.
+    """
+    _check_task(task)
+    result: dict[Any, Any] = {}
+    twice = []
+    for line, record in _records(path)[1]:
+        key = _identity(record, task, path, line, ids)
+        if key in result:
+            twice.append(key)
+        value = _get(record, _PREDICTION_NAMES[task], path, line, "prediction")
+        result[key] = _box(value) if task == "grounding" else value
+    if twice:
+        raise DataError(f"{len(twice)} ids are predicted twice: {twice[:5]}", path=str(path))
+    return result
+
+
+def read_references(path: str | Path, task: str, ids: str = "as-is") -> References:
+    """References by id: COCO caption annotations, VQA annotations, JSON lines or a table with a header.
+
+    Several caption records of one image are collected in file order. VQA answers are lists of strings,
+    official dicts, or a mapping answer -> confidence (also as the reference's ``score|!+answer&&...``
+    string).
+    """
+    _check_task(task)
+    document, rows = _records(path)
+    result = References()
+    for line, record in rows:
+        key = _identity(record, task, path, line, ids)
+        value = _get(record, (*_REFERENCE[task], "references", "reference"), path, line, "reference")
+        if task == "caption":
+            texts = [value] if isinstance(value, str) else value
+            if not isinstance(texts, list):
+                raise DataError(f"id {key!r}: captions are {value!r}, not text", path=str(path), line=line)
+            result.values.setdefault(key, []).extend(texts)
+            continue
+        if key in result.values:
+            raise DataError(f"id {key!r} occurs twice among the references", path=str(path), line=line)
+        if task == "grounding":
+            value = _box(value)
+        elif task == "vqa":
+            value = _answers(value, path, line)
+            for kind in ("answer_type", "question_type"):
+                if kind in record:
+                    result.groups.setdefault(kind, {})[key] = str(record[kind])
+        result.values[key] = value
+    if task == "caption" and document is not None:
+        for image in document.get("images", []):
+            key = convert_id(image.get("id"), ids)
+            if key not in result.values:
+                raise DataError(f"image {key!r} has no caption", path=str(path))
+    return result
+
+
+def _answers(value: Any, path: str | Path, line: int | None) -> Any:
+    if not isinstance(value, str):
+        return value
+    if "|!+" not in value:
+        return [value]
+    table = {}
+    for part in value.split("&&"):
+        score, _, answer = part.partition("|!+")
+        try:
+            table[answer] = float(score)
+        except ValueError:
+            raise DataError(f"{part!r} is not score|!+answer", path=str(path), line=line) from None
+    return table
+
+
+def write_results(path: str | Path, predictions: Mapping[Any, Any], task: str) -> None:
+    """Write a result file as EvalAI and the COCO tools read it: a JSON list, sorted by id, atomically.
+
+    Ids that are whole numbers become numbers (the official tools compare them with numbers).
+    """
+    _check_task(task)
+    rows: list[dict[str, Any]] = []
+    for key, value in predictions.items():
+        rows.append({_IDS[task]: convert_id(key, "int"), _PREDICTION[task]: value})
+    rows.sort(key=lambda row: (isinstance(row[_IDS[task]], str), row[_IDS[task]]))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    os.replace(temporary, path)
