@@ -280,9 +280,11 @@ class ModelConfig:
         arch = arch if arch in ARCHS else arch.replace("ofa", "unival")
         names = {f.name for f in option_fields() if f.metadata["saved"]} | set(ALIASES)
         options = {k: v for k, v in args.items() if k in names and v is not None}
-        # There, any name with this in it means the stride-32 network, and any other the stride-16 one.
-        image = str(options.get("image_encoder_name", "resnet"))
-        options["image_encoder_name"] = "timm_resnet" if "timm_resnet" in image else "resnet"
+        name = options.get("image_encoder_name")
+        if name is not None and name != "none":  # there, only this substring changes anything
+            options["image_encoder_name"] = "timm_resnet" if "timm_resnet" in name else "resnet"
+        if options.get("adapter_type") != "VL":
+            options.pop("adapter_type", None)
         size = vocab_size if vocab_size is not None else int(args.get("vocab_size") or 59457)
         return cls.from_options(arch, size, **options)
 
@@ -332,11 +334,9 @@ class ModelConfig:
             )
         if not 0 < self.audio.hop_size <= 1024:
             raise ConfigError(f"hop_size is {self.audio.hop_size}; it must be between 1 and 1024")
-        for field in option_fields():
-            value = self.options()[field.name]
-            rate = field.name.endswith(("dropout", "_rate"))
-            if rate and not 0.0 <= value < 1.0:
-                raise ConfigError(f"{field.name} is {value}; it must be at least 0 and below 1")
+        for name, value in self.options().items():
+            if name.endswith(("dropout", "_rate")) and not 0.0 <= value < 1.0:
+                raise ConfigError(f"{name} is {value}; it must be at least 0 and below 1")
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -24,7 +24,8 @@ UPDATES = {k: v for k, v in RECORDED["train_mode_updates"].items() if k != "sett
 
 def make(case):
     torch.manual_seed(0)
-    model = rules.set_rule_weights(build_model("unival_base", **rules.build_options("tiny")))
+    options = rules.build_options("tiny", video="video" in SPECS[case], audio="audio" in SPECS[case])
+    model = rules.set_rule_weights(build_model("unival_base", **options))
     batch = rules.net_input(case, SPECS[case])
     return model, batch, rules.shifted_target(batch["prev_output_tokens"], SPECS[case]["tgt"])
 

@@ -1,0 +1,163 @@
+"""Reading torch files, fairseq's above all, without ever running code in them.
+
+torch's weights-only loader with an allow-list: foreign classes that old checkpoints mention are replaced by
+stand-ins that hold their state and do nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unival.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+
+class _Inert:
+    """Stands in for a foreign class: keeps the state it is given, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {"state": state})
+
+
+def _inert(name: str) -> tuple[Any, str]:
+    return type(name.rpartition(".")[2], (_Inert,), {}), name
+
+
+FOREIGN = (
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "fairseq.data.dictionary.Dictionary",
+    "fairseq.meters.AverageMeter",
+    "fairseq.logging.meters.AverageMeter",
+    "fairseq.meters.TimeMeter",
+    "fairseq.meters.StopwatchMeter",
+    "typing.Any",
+)
+
+
+def _allowed() -> list[Any]:
+    plain: list[Any] = [argparse.Namespace, collections.defaultdict, collections.OrderedDict]
+    plain += [dict, list, set, int, float]
+    plain += [np.dtype, np.ndarray, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQfd"}]
+    core = getattr(np, "_core", None) or np.core  # numpy 2 or 1
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        plain += [(getattr(core.multiarray, f), f"{module}.{f}") for f in ("scalar", "_reconstruct")]
+    return plain + [_inert(name) for name in FOREIGN]
+
+
+def load_torch(path: str | Path) -> Any:
+    """Read a torch file without running code. Raises CheckpointError for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist")
+    with torch.serialization.safe_globals(_allowed()):
+        try:
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:  # the format before zip files cannot be mapped
+                if "mmap" not in str(error):
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)|global (\S+)|class (\S+)", str(error))
+            what = next((g for g in found.groups() if g), "") if found else str(error).splitlines()[0]
+            raise CheckpointError(
+                f"'{path}' holds '{what}', which is not on the list of types a checkpoint may hold; "
+                "it was not run. Write the file anew with tensors and plain values only."
+            ) from None
+        except (RuntimeError, EOFError, OSError, ValueError, AssertionError) as error:
+            raise CheckpointError(f"'{path}' is not a readable checkpoint: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Turn namespaces and inert stand-ins into dictionaries and lists."""
+    if isinstance(value, argparse.Namespace):
+        return {k: _plain(v) for k, v in vars(value).items()}
+    if isinstance(value, _Inert):
+        content = vars(value).get("_content", vars(value).get("_val"))
+        return _plain(content)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+@dataclass
+class FairseqFile:
+    """Contents of a fairseq checkpoint as plain values.
+
+    ``args`` holds the options of model and task in one dictionary, ``extra`` epoch and counters.
+    """
+
+    path: str
+    model: State
+    ema: State | None
+    args: dict[str, Any]
+    task_state: dict[str, Any]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def arch(self) -> str | None:
+        return self.args.get("arch")
+
+    def weights(self, which: str = "auto") -> tuple[State, str]:
+        """Return the state to use and its name. "auto" takes the averaged weights when there are some."""
+        if which not in ("auto", "raw", "ema"):
+            raise CheckpointError(f"unknown weights '{which}'; choose auto, raw or ema")
+        if which == "ema" and self.ema is None:
+            raise CheckpointError(f"'{self.path}' holds no averaged (EMA) weights; use raw")
+        if which == "raw" or self.ema is None:
+            return self.model, "raw"
+        return {**self.model, **self.ema}, "ema"
+
+
+def read_fairseq(path: str | Path) -> FairseqFile:
+    """Read a fairseq ``.pt``: this project's, a released UnIVAL or OFA file, or bart.base.
+
+    Tensors are mapped from the file, not copied. Raises CheckpointError when the file is absent, damaged,
+    not a fairseq checkpoint, or holds foreign types.
+    """
+    content = load_torch(path)
+    if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
+        raise CheckpointError(f"'{path}' is not a fairseq checkpoint: it has no entry 'model'")
+    config = _plain(content.get("cfg")) or {}
+    args: dict[str, Any] = dict(_plain(content.get("args")) or {})
+    for part in ("task", "model"):
+        args.update(config.get(part) or {})
+    extra = _plain({k: v for k, v in (content.get("extra_state") or {}).items() if not k.startswith("ema")})
+    averaged = (content.get("extra_state") or {}).get("ema")
+    masters = (content.get("extra_state") or {}).get("ema_fp32_params") or {}
+    ema = {**averaged, **masters} if averaged else None
+    return FairseqFile(
+        path=str(path),
+        model=dict(content["model"]),
+        ema=ema,
+        args=args,
+        task_state=_plain(content.get("task_state")) or {},
+        extra=extra,
+    )
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Return {"arch", "args", "task_state"} of a fairseq file without reading its weights into memory."""
+    file = read_fairseq(path)
+    return {"arch": file.arch, "args": file.args, "task_state": file.task_state}
