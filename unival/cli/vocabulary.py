@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--train-on",
+        action="extend",
         nargs="+",
         metavar="TABLE:COLUMN",
         help="learn a byte-level BPE from columns of tables; a column is a name, or a number from 0 in a "
