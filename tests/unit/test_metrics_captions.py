@@ -105,7 +105,7 @@ def test_single_image_warns() -> None:
 def test_order_does_not_matter() -> None:
     keys = list(range(50))
     rng = random.Random(1)
-    words = "a the dog cat runs sits on grass red blue".split(" ")
+    words = ["a", "the", "dog", "cat", "runs", "sits", "on", "grass", "red", "blue"]
     candidates = {k: " ".join(rng.choices(words, k=7)) for k in keys}
     references = {k: [" ".join(rng.choices(words, k=8)) for _ in range(3)] for k in keys}
     first = caption_scores(candidates, references)

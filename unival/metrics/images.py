@@ -8,6 +8,7 @@ resizer, so record both with the score.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def read_statistics(path: str | Path) -> tuple[Array, Array]:
     try:
         with np.load(path, allow_pickle=False) as data:
             return np.asarray(data["mu"], np.float64), np.asarray(data["sigma"], np.float64)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"not an .npz file with arrays mu and sigma ({error})", path=str(path)) from error
 
 
