@@ -72,8 +72,8 @@ def main() -> None:
     except ImportError:
         print("pycocoevalcap is not installed: nothing to compare with")
         return
-    gts = {i: [" ".join(ref) for ref in texts] for i, texts in enumerate(refs)}
-    res = {i: [" ".join(words)] for i, words in enumerate(hyps)}
+    gts = {i: [" ".join(ptb_tokenize(t)) for t in texts] for i, texts in enumerate(references.values())}
+    res = {i: [" ".join(ptb_tokenize(text))] for i, text in enumerate(candidates.values())}
     value, per_item = timed("CIDEr alone, pycocoevalcap", lambda: Cider().compute_score(gts, res))
     bleu = timed("BLEU, pycocoevalcap", lambda: Bleu(4).compute_score(gts, res, verbose=0)[0])
     rouge = timed("ROUGE-L, pycocoevalcap", lambda: Rouge().compute_score(gts, res)[0])

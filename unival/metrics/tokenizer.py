@@ -304,7 +304,8 @@ def _scan(text: str) -> list[str]:
                 tokens.append(token)
                 position = plain.end()
                 continue
-        longest, best, emit = 0, None, _nothing
+        longest, best = 0, None
+        emit: Emit = _nothing
         for pattern, rule, abbreviation in _rules_for(first):
             found = pattern.match(source, position)
             if found:
