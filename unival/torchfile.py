@@ -83,8 +83,8 @@ def load_torch(path: str | Path) -> Any:
                 f"'{path}' holds '{what}', which is not on the list of types a checkpoint may hold; "
                 "it was not run. Write the file anew with tensors and plain values only."
             ) from None
-        except (RuntimeError, EOFError, OSError, ValueError, AssertionError) as error:
-            raise CheckpointError(f"'{path}' is not a readable checkpoint: {error}") from None
+        except Exception as error:  # bytes that are no torch file fail in many ways
+            raise CheckpointError(f"'{path}' is not a readable checkpoint: {error!r}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -43,8 +43,8 @@ def backend(name: str) -> Iterator[None]:
 def mask_bias(bias: Tensor, blocked: Tensor) -> Tensor:
     """Return ``bias`` with the lowest finite number where ``blocked`` (broadcast) is True.
 
-    Finite, so that a row whose keys are all blocked gives a mean and not NaN; filled rather than added,
-    so that no sum overflows to infinity in half precision.
+    Finite, so that a row whose keys are all blocked gives a mixture of values and not NaN; filled rather
+    than added, so that no sum overflows to infinity in half precision.
     """
     return bias.masked_fill(blocked, torch.finfo(bias.dtype).min)
 

@@ -93,9 +93,9 @@ class Encoder(RelativeTables):
         """Encode a batch that may mix modalities; each row's result is that of the row alone.
 
         src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.inputs.route` says;
-        patch_masks (B) False hides a row's visual tokens; patch_rows (B) int64 names the row of its modality's
-        tensor that each row uses, so that examples of one image share its encoding. ``src_lengths`` is accepted for the engine's
-        calling convention; lengths follow from the padding.
+        patch_masks (B) False hides a row's visual tokens; patch_rows (B) int64 names the row of its
+        modality's tensor that each row uses, so that examples of one image share its encoding.
+        ``src_lengths`` is accepted for the engine's calling convention; lengths follow from the padding.
 
         Returns lists of one tensor each: encoder_out (S, B, D), encoder_padding_mask (B, S) True = padding,
         position_embeddings (B, S, D) normalised, shared_positions (1, S, D) when all rows share the layout

@@ -62,7 +62,8 @@ def route(
 
     ``tensors`` has an entry per modality, with B rows (dummies where the type differs) or exactly as many
     rows as the batch has of that type. Without ``patch_types`` all rows are images, or text only when no
-    image is given. With ``patch_rows`` (B) a tensor has one row per distinct medium. Raises DataError for an unknown type or a tensor that fits neither layout.
+    image is given. With ``patch_rows`` (B) a tensor has one row per distinct medium. Raises DataError for an
+    unknown type or a tensor that fits neither layout.
     """
     if patch_types is None:
         image = tensors.get("image")

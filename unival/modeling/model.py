@@ -22,13 +22,15 @@ class UnIVAL(nn.Module):
         self.config = config
         c = config.transformer
 
-        def table() -> nn.Embedding:
+        def new_table() -> nn.Embedding:
             return nn.Embedding(config.vocab_size, c.encoder_embed_dim, padding_idx=1)
 
-        embed = table()
+        embed = new_table()
         self.encoder = Encoder(config, embed)
-        self.decoder = Decoder(config, embed if c.share_all_embeddings else table())
+        self.decoder = Decoder(config, embed if c.share_all_embeddings else new_table())
         self.apply(initialise)
+        for table in {self.encoder.embed_tokens, self.decoder.embed_tokens}:
+            nn.init.zeros_(table.weight[1])  # again: the output layer that shares it was drawn too
 
     @property
     def modalities(self) -> tuple[str, ...]:

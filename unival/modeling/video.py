@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,8 +72,16 @@ class ResNeXt3D(nn.Module):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def _stem(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return self.conv1(x)
+        # In bfloat16 on CPUs the weight gradient of this convolution writes past its memory (torch 2.14).
+        with torch.autocast("cpu", enabled=False):
+            weight, conv = self.conv1.weight.float(), self.conv1
+            return F.conv3d(x.float(), weight, None, conv.stride, conv.padding).to(x.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(F.relu(self.bn1(self._stem(x))))
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
         return x
