@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unival.errors import DataError
+from unival.text import strip_punctuation
 
 
 def need_references(references: Sequence[Any], ids: Sequence[str] | None = None) -> None:
@@ -19,12 +20,31 @@ def need_references(references: Sequence[Any], ids: Sequence[str] | None = None)
 def caption_score(
     predictions: Sequence[str], references: Sequence[list[str]], ids: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Score captions; rows with the same id are one item with all their references (first prediction).
-
-    Keys: cider (0 to 10), bleu1..4, rougel.
-    """
+    """Score captions, joined by id. Keys: cider (0 to 10), bleu1..4, rougel, and exact, the share of captions
+    that equal a reference but for case and punctuation (what counts where captions are labels)."""
     from unival.metrics import caption_scores
 
+    candidates, truth = join_captions(predictions, references, ids)
+    corpus = caption_scores(candidates, truth).corpus
+    scores = {caption_name(name): float(value) for name, value in corpus.items()}
+    plain = {key: {_plain(text) for text in texts} for key, texts in truth.items()}
+    scores["exact"] = sum(_plain(text) in plain[key] for key, text in candidates.items()) / len(candidates)
+    return scores
+
+
+def _plain(text: str) -> str:
+    return " ".join(strip_punctuation(text).lower().split())
+
+
+def caption_name(name: str) -> str:
+    """Return the short name of a caption metric: ``Bleu_4`` is ``bleu4``."""
+    return name.lower().replace("_", "")
+
+
+def join_captions(
+    predictions: Sequence[str], references: Sequence[list[str]], ids: Sequence[str] | None = None
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return id -> caption and id -> references; rows with one id are one item: first prediction, all references."""
     need_references(references, ids)
     keys = [str(key) for key in (ids if ids is not None else range(len(predictions)))]
     candidates: dict[str, str] = {}
@@ -33,8 +53,7 @@ def caption_score(
         candidates.setdefault(key, prediction)
         known = truth.setdefault(key, [])
         known.extend(r for r in reference if r not in known)
-    corpus = caption_scores(candidates, truth).corpus
-    return {name.lower().replace("_", ""): float(value) for name, value in corpus.items()}
+    return candidates, truth
 
 
 def label_score(name: str, predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:
