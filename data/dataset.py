@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from unival.batch import Example, collate
+from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.seeding import rng_for
 from unival.specs import SpecOptions, TaskSpec
 from unival.tables import Table
 from unival.vocabulary import Vocabulary
-
-logger = logging.getLogger(__name__)
 
 Item = tuple[int, int, int]  # epoch, source, row
 
@@ -43,12 +41,31 @@ class DataSource:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """Examples of one row with the names of their groups."""
+
+    source: str
+    examples: list[tuple[str, Example]]
+
+
+@dataclass(frozen=True)
 class Broken:
     """A row whose media could not be read in training: skipped, counted and listed."""
 
     source: str
     row_id: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that must stop the run. Carried as a value: an exception would leave a worker process with
+    its traceback in place of its message."""
+
+    message: str
+
+    def raise_(self) -> None:
+        raise DataError(self.message)
 
 
 class SpecDataset(FairseqDataset):
@@ -76,42 +93,49 @@ class SpecDataset(FairseqDataset):
     def __len__(self) -> int:
         return int(self.sizes.sum())
 
-    def __getitem__(self, item: Item) -> list[tuple[str, Example]] | Broken:
-        """Examples of one row, each with its group.
+    def __getitem__(self, item: Item) -> Loaded | Broken | Failure:
+        """Examples of one row.
 
-        Raises:
-            DataError: a row that does not hold what its task needs.
-            MediaError: unreadable media in evaluation; training gets a :class:`Broken` instead.
+        Unreadable media give a :class:`Broken` in training and a :class:`Failure` in evaluation; a row
+        that does not hold what its task needs always gives a :class:`Failure`.
         """
         epoch, source_index, row_index = item
         source = self.sources[source_index]
-        row = source.table[row_index]
         rng = rng_for(self.seed, epoch, row_index, source.name) if self.training else None
+        place = f"{source.table.path}, row {row_index + 1}"
         try:
+            row = source.table[row_index]
+            place = f"{row.path}, line {row.line}"
             examples = source.spec.examples(
                 row, source.media, source.options, self.vocabulary, rng, training=self.training
             )
         except MediaError as error:
-            if not self.training:
-                raise
-            return Broken(source.name, f"{row.path}:{row.line}", str(error))
-        return [(source.group_of(example), example) for example in examples]
+            return Broken(source.name, place, str(error)) if self.training else Failure(f"{place}: {error}")
+        except UnivalError as error:
+            return Failure(str(error))
+        return Loaded(source.name, [(source.group_of(example), example) for example in examples])
 
-    def collater(self, samples: list[list[tuple[str, Example]] | Broken]) -> Any:
+    def collater(self, samples: list[Loaded | Broken | Failure]) -> Any:
         """Collate rows: a batch, or with ``split_groups`` a list with one batch per group.
 
-        The groups of a list weigh equally in the loss (reference behaviour: image and video).
-
-        Rows skipped for broken media are listed under ``broken`` of the first batch. An empty list
-        (the padding of a rank that has no rows left) gives an empty dict.
+        The groups of a list weigh equally in the loss (reference behaviour: image and video). A batch has
+        the keys of :func:`unival.batch.collate`, ``source`` (name of its first row's table), ``group`` and
+        ``broken``: the rows skipped for broken media, with the first batch. An empty list (the padding of
+        a rank that has no rows left) gives an empty dict; a row that stops the run gives its Failure.
         """
-        broken = [sample for sample in samples if isinstance(sample, Broken)]
-        groups: dict[str, list[Example]] = {}
         for sample in samples:
-            if not isinstance(sample, Broken):
-                for group, example in sample:
-                    groups.setdefault(group if self.split_groups else "", []).append(example)
-        batches = [collate(groups[name], pad=self.vocabulary.pad) for name in sorted(groups)]
+            if isinstance(sample, Failure):
+                return sample
+        broken = [sample for sample in samples if isinstance(sample, Broken)]
+        loaded = [sample for sample in samples if isinstance(sample, Loaded)]
+        groups: dict[str, list[Example]] = {}
+        for sample in loaded:
+            for group, example in sample.examples:
+                groups.setdefault(group if self.split_groups else "", []).append(example)
+        batches = [
+            {**collate(groups[name], pad=self.vocabulary.pad), "group": name, "source": loaded[0].source}
+            for name in sorted(groups)
+        ]
         if not batches:
             return {"broken": broken, "nsentences": 0, "ntokens": 0} if broken else {}
         batches[0]["broken"] = broken

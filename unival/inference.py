@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,9 +14,11 @@ from unival.batch import Example
 from unival.errors import ConfigError, nearest
 from unival.generate import GenerationSettings, generate, rank_candidates
 from unival.specs import SpecOptions, TaskSpec
+from unival.specs.answers import encode_answer
 from unival.vocabulary import Vocabulary
 
 MODES = ("beamsearch", "allcand", "open")
+ALIASES = {"trie": "beamsearch", "rank": "allcand"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class Inference:
     """Decodes batches of one task.
 
     ``mode``: "beamsearch" keeps the task's constraint (answer trie or token range) during search,
-    "allcand" scores every candidate of a closed list, "open" searches without a constraint. ``None``
-    takes the task's own choice. ``settings`` override the task's decoding defaults by name.
+    "allcand" scores every candidate of a closed list, "open" searches without a constraint. "trie" and "rank"
+    are the first two with a closed list of answers required. ``None`` takes the task's own choice.
+    ``settings`` override the task's decoding defaults by name.
 
     Raises:
         ConfigError: an unknown mode or setting, or "allcand" without a closed list of answers.
@@ -50,26 +54,37 @@ class Inference:
         mode: str | None = None,
     ) -> None:
         self.spec, self.options, self.vocabulary = spec, options, vocabulary
-        self.mode = mode or spec.inference
+        self.mode = ALIASES.get(mode or "", mode or spec.inference)
         if self.mode not in MODES:
-            raise ConfigError(f"inference mode '{self.mode}' is not one of {', '.join(MODES)}.{nearest(self.mode, MODES)}")
-        self.candidates: Sequence[str] | None = spec.candidates(options)
-        if self.mode == "allcand" and not self.candidates:
-            raise ConfigError(f"task '{spec.name}' has no closed list of answers to rank; give ans2label_file")
+            known = (*MODES, *ALIASES)
+            raise ConfigError(
+                f"inference mode '{self.mode}' is not one of {', '.join(known)}.{nearest(self.mode, known)}"
+            )
+        # an open question needs no list, not even one that the options name
+        self.candidates: Sequence[str] | None = None if self.mode == "open" else spec.candidates(options)
+        if not self.candidates and (mode in ALIASES or self.mode == "allcand"):
+            raise ConfigError(
+                f"mode '{mode or self.mode}': task '{spec.name}' has no closed list of answers here; "
+                "name one with ans2label_file (text lines, JSON or the released pickle), or use mode 'open'"
+            )
         self.settings = GenerationSettings.of({**spec.generation, **(settings or {})})
         self.constraint = None if self.mode == "open" else spec.constraint(options, vocabulary)
-        self._candidate_tokens = [vocabulary.encode(f" {text}") for text in self.candidates or ()]
+        self._candidate_tokens = [encode_answer(vocabulary, text) for text in self.candidates or ()]
 
     def describe(self) -> dict[str, Any]:
-        """Mode and decoding settings, for the result file."""
-        return {"mode": self.mode, **asdict(self.settings)}
+        """Mode, closed list and decoding settings, for the result file."""
+        if self.candidates is None:
+            return {"mode": self.mode, **asdict(self.settings)}
+        digest = hashlib.sha256("\n".join(self.candidates).encode("utf-8")).hexdigest()
+        answers = {"answers": len(self.candidates), "answers_sha256": digest}
+        return {"mode": self.mode, **answers, **asdict(self.settings)}
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], n_best: int = 1) -> list[Prediction]:
         """Predict every row of a collated batch; the result keeps the row order."""
         prefixes = self._prefixes(batch)
         if self.mode == "allcand":
-            return self._rank(model, batch, prefixes)
+            return self._rank(model, batch, prefixes, n_best)
         hypotheses = generate(
             model,
             batch["net_input"],
@@ -80,6 +95,11 @@ class Inference:
         predictions = []
         for row, found in enumerate(hypotheses):
             example = self._example(batch, row, prefixes[row])
+            if not found:
+                raise ConfigError(
+                    f"row {batch['id'][row]}: no output ends within max_len_b {self.settings.max_len_b} tokens, "
+                    f"{len(prefixes[row])} of which are the forced prefix; raise max_len_b in eval_args"
+                )
             decoded = [
                 (self.spec.decode(item.tokens, example, self.vocabulary, self.options), float(item.score))
                 for item in found[:n_best]
@@ -96,14 +116,17 @@ class Inference:
             )
         return predictions
 
-    def _rank(self, model: nn.Module, batch: Mapping[str, Any], prefixes: list[list[int]]) -> list[Prediction]:
+    def _rank(
+        self, model: nn.Module, batch: Mapping[str, Any], prefixes: list[list[int]], n_best: int
+    ) -> list[Prediction]:
         assert self.candidates is not None
         scores = rank_candidates(
             model, batch["net_input"], self._candidate_tokens, prompts=prefixes, constraint=self.constraint
         )
         predictions = []
         for row, values in enumerate(scores):
-            best = int(values.argmax())
+            order = values.argsort(descending=True, stable=True)[:n_best].tolist()
+            best = order[0]
             predictions.append(
                 Prediction(
                     id=batch["id"][row],
@@ -111,6 +134,7 @@ class Inference:
                     score=float(values[best]),
                     reference=batch["references"][row],
                     tokens=tuple(self._candidate_tokens[best]),
+                    n_best=tuple((self.candidates[k], float(values[k])) for k in order) if n_best > 1 else (),
                 )
             )
         return predictions

@@ -24,6 +24,7 @@ from unival.tables.row import Row
 from unival.vocabulary import Vocabulary
 
 MODALITIES = ("image", "video", "audio")
+EVALUATION = "evaluation"  # purpose of the random choices that evaluation makes when asked to
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class TaskSpec(ABC):
 
     Class attributes: ``name``; ``modalities`` it makes sense on; ``best_metric``, the key of ``score`` that
     picks the best checkpoint; ``generation``, default decoding settings (fairseq's names); ``inference``,
-    "beamsearch" or "allcand" (every candidate of the constraint is scored).
+    "beamsearch" or "allcand" (every candidate of the constraint is scored); ``joins_ids``: rows with one id
+    (all captions of an image) are one item with several references, predicted once.
     """
 
     name: ClassVar[str]
@@ -50,6 +52,7 @@ class TaskSpec(ABC):
     best_metric: ClassVar[str]
     generation: ClassVar[dict[str, Any]] = {"beam": 5}
     inference: ClassVar[str] = "beamsearch"
+    joins_ids: ClassVar[bool] = False
 
     def __init__(self, modality: str = "image") -> None:
         if modality not in self.modalities:
@@ -92,6 +95,10 @@ class TaskSpec(ABC):
     @abstractmethod
     def reference(self, row: Row, options: SpecOptions) -> Any:
         """Return what a prediction for ``row`` is compared with, or None when the row carries none."""
+
+    def item_id(self, row: Row) -> str:
+        """Return the id of a row's example, without loading its media."""
+        return row_id(row)
 
     def prepare(self, rows: Sequence[Row], options: SpecOptions) -> None:
         """Look at the training table once before its rows are prepared; most tasks need nothing from it."""

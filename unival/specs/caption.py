@@ -32,6 +32,7 @@ class CaptionSpec(TaskSpec):
     name = "caption"
     modalities = ("image", "video", "audio")
     best_metric = "cider"
+    joins_ids = True
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
 
     @property
@@ -47,6 +48,9 @@ class CaptionSpec(TaskSpec):
 
     def reference(self, row: Row, options: SpecOptions) -> list[str] | None:
         return captions_of(row, "caption")
+
+    def item_id(self, row: Row) -> str:
+        return row_id(row, media_id(row, self.modality))
 
     def examples(
         self,
@@ -70,7 +74,7 @@ class CaptionSpec(TaskSpec):
             raise bad_value(row, "caption", "expected a caption with at least one word")
         return [
             compose(
-                row_id(row, media_id(row, self.modality)),
+                self.item_id(row),
                 vocabulary.encode(prompt(f"caption.{self.modality}", options.prompts)),
                 vocabulary.encode(f" {text}") if text else [],
                 vocabulary,
@@ -87,8 +91,9 @@ class CaptionSpec(TaskSpec):
         vocabulary: Vocabulary,
         options: SpecOptions | None = None,
     ) -> str:
-        """Return the caption without punctuation (reference behaviour)."""
-        return strip_punctuation(super().decode(tokens, example, vocabulary, options))
+        """Return the caption, without punctuation (reference behaviour) unless the protocol is "official"."""
+        text = super().decode(tokens, example, vocabulary, options)
+        return text if options is not None and options.protocol == "official" else strip_punctuation(text)
 
     def score(
         self,

@@ -178,6 +178,7 @@ class GroundedCaptionSpec(TaskSpec):
 
     name = "grounded_caption"
     best_metric = "cider"
+    joins_ids = True
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
 
     @property
@@ -205,7 +206,7 @@ class GroundedCaptionSpec(TaskSpec):
         if box is None:
             raise bad_value(row, "box", "expected a box as four numbers 'x0,y0,x1,y1', the field is empty")
         fields, box, bins = ground_image(row, box, media, options, vocabulary.num_bins, rng, training)
-        chosen = 0 if rng is None or not texts else int(rng.integers(len(texts)))
+        chosen = int(rng.integers(len(texts))) if texts and training and rng is not None else 0
         text = clean_caption(texts[chosen], options.max_tgt_length) if texts else ""
         return [
             compose(

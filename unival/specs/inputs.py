@@ -55,7 +55,8 @@ def load_media(
     """Return ``modality``, ``media`` and ``size`` of an Example.
 
     Images (3, S, S), videos (3, F, s, s), audio (N,), float32. Augments only in training, with ``rng``, and
-    if ``use_dataaug`` is on (left open, it is on in pretraining). Raises DataError and MediaError.
+    if ``use_dataaug`` is on (left open, it is on in pretraining). Evaluation draws from ``rng`` only when the
+    options ask for random frames or crops. Raises DataError and MediaError.
     """
     from unival.media import transforms_audio, transforms_image, transforms_video
 
@@ -69,10 +70,10 @@ def load_media(
             image, options.patch_image_size, mean, std, rng, augment=augment, resize=resize
         )
         return {"modality": modality, "media": tensor, "size": image.size}
-    random_choice = rng if training else None
+    drawn = training and rng is not None
     if modality == "video":
-        sampling = options.eval_sample_type if random_choice is None else options.sample_type
-        frames = media.video(reference, options.num_frames, sampling, random_choice)
+        sampling = options.sample_type if drawn else options.eval_sample_type
+        frames = media.video(reference, options.num_frames, sampling, rng)
         tensor = transforms_video.video_train(
             frames,
             options.patch_frame_size,
@@ -86,10 +87,10 @@ def load_media(
         )
         return {"modality": modality, "media": tensor, "size": (frames.shape[2], frames.shape[1])}
     wave = media.audio(reference, options.sample_rate)
-    if random_choice is None:
-        tensor = transforms_audio.audio_eval(wave, options.max_audio_len)
+    if drawn or options.eval_audio_crop == "rand":
+        tensor = transforms_audio.audio_train(wave, options.max_audio_len, rng)
     else:
-        tensor = transforms_audio.audio_train(wave, options.max_audio_len, random_choice)
+        tensor = transforms_audio.audio_eval(wave, options.max_audio_len, crop=options.eval_audio_crop)
     return {"modality": modality, "media": tensor, "size": None}
 
 

@@ -27,6 +27,7 @@ _YES_NO_NAMES = {
     "1": "yes",
     "true": "yes",
     "no-match": "no",
+    "mismatch": "no",
     "no": "no",
     "0": "no",
     "false": "no",
@@ -101,7 +102,7 @@ class MatchingSpec(LabelSpec):
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        label = Field("label", True, "match or no-match (also yes/no, 1/0, true/false)", target=True)
+        label = Field("label", True, "match or no-match (also mismatch, yes/no, 1/0, true/false)", target=True)
         return media_field(self.modality), Field("text", True, "the text to compare"), label
 
     def source_text(self, row: Row, options: SpecOptions) -> str:

@@ -10,6 +10,8 @@ from unival.errors import ConfigError, nearest
 from unival.prompts import check_overrides
 
 PROMPT_TYPES = ("none", "src", "prev_output")
+PROTOCOLS = ("unival", "official")
+AUDIO_CROPS = ("centre", "start", "rand")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,15 @@ class SpecOptions:
     sample_type: str = field(
         default="rand", metadata={"help": "frame choice in training: rand, middle or fps<x>"}
     )
-    eval_sample_type: str = field(default="middle", metadata={"help": "frame choice in evaluation"})
+    eval_sample_type: str = field(
+        default="middle",
+        metadata={
+            "help": "frame choice in evaluation: middle, fps<x>, or rand (reference behaviour, seeded)"
+        },
+    )
+    eval_audio_crop: str = field(
+        default="centre", metadata={"help": "part of a long sound in evaluation: centre, start or rand"}
+    )
     sample_rate: int = field(default=48000, metadata={"help": "audio sample rate, Hz"})
     max_audio_len: int = field(default=480000, metadata={"help": "audio samples given to the network"})
     max_image_size: int = field(default=512, metadata={"help": "pixels that the coordinate bins span"})
@@ -77,6 +87,12 @@ class SpecOptions:
     matching_prob: float = field(
         default=1.0, metadata={"help": "share of pretraining rows that also give a matching example"}
     )
+    protocol: str = field(
+        default="unival",
+        metadata={
+            "help": "how predictions are scored: unival (as published: captions lose their punctuation) or official"
+        },
+    )
     seed: int = field(default=7, metadata={"help": "seed of all random choices of the data"})
     prompts: Mapping[str, str] = field(
         default_factory=dict, metadata={"help": "prompt templates replaced by name"}
@@ -91,6 +107,12 @@ class SpecOptions:
                 f"prompt_type '{self.prompt_type}' is not one of {', '.join(PROMPT_TYPES)}."
                 + nearest(self.prompt_type, PROMPT_TYPES)
             )
+        for name, choices in (("protocol", PROTOCOLS), ("eval_audio_crop", AUDIO_CROPS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(
+                    f"{name} '{value}' is not one of {', '.join(choices)}.{nearest(value, choices)}"
+                )
         if not 0 < self.acc_thresh <= 1:
             raise ConfigError(f"acc_thresh is an overlap in (0, 1], got {self.acc_thresh}")
         if not 0 <= self.matching_prob <= 1:
@@ -100,6 +122,11 @@ class SpecOptions:
         if self.answers is not None:
             object.__setattr__(self, "answers", tuple(self.answers))
         check_overrides(self.prompts)
+
+    @property
+    def random_evaluation(self) -> bool:
+        """True when evaluation, too, takes frames or sounds at random (reference behaviour)."""
+        return "rand" in (self.eval_sample_type, self.eval_audio_crop)
 
     @classmethod
     def from_options(cls, **options: Any) -> SpecOptions:

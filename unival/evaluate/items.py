@@ -1,0 +1,71 @@
+"""What an evaluation predicts and scores: rows of a table, or groups of rows about one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from unival.specs import SpecOptions, TaskSpec
+from unival.tables import Table
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to predict: its first row, all its rows, and what the prediction is compared with.
+
+    ``raw_answers``: the human answers as the row holds them, when that is a list.
+    """
+
+    id: str
+    row: int
+    rows: tuple[int, ...]
+    reference: Any = None
+    raw_answers: list[Any] | None = None
+
+
+def gather(spec: TaskSpec, table: Table, options: SpecOptions, limit: int | None = None) -> list[Item]:
+    """Return the first ``limit`` items of a table, in the order of their first rows.
+
+    Where a task joins ids, rows with one id are one item with all their references; otherwise each row is
+    one. Every target is read, so that a bad one shows before anything is predicted. Raises DataError.
+    """
+    groups: dict[Any, list[int]] = {}
+    references: dict[Any, Any] = {}
+    raw: dict[Any, Any] = {}
+    names: dict[Any, str] = {}
+    for number, row in enumerate(table):
+        name = spec.item_id(row)
+        key = name if spec.joins_ids else number
+        if limit is not None and key not in groups and len(groups) == limit:
+            if not spec.joins_ids:
+                break
+            continue  # later rows may still belong to the first items
+        reference = spec.reference(row, options)
+        if key in groups and reference is not None:
+            known = references[key] or []
+            references[key] = known + [text for text in reference if text not in known]
+        elif key not in groups:
+            names[key], references[key] = name, reference
+            answers = row.get("answers", None) or row.get("answer", None)
+            raw[key] = answers if isinstance(answers, list) else None
+        groups.setdefault(key, []).append(number)
+    return [Item(names[key], rows[0], tuple(rows), references[key], raw[key]) for key, rows in groups.items()]
+
+
+def shown(spec: TaskSpec, table: Table, item: Item, record: dict[str, Any]) -> dict[str, Any]:
+    """Return an item as the picture page reads it: media, question, prediction, references, boxes."""
+    row = table[item.row]
+    entry: dict[str, Any] = {
+        "id": item.id,
+        "media": row.get(spec.modality, None),
+        "prediction": record["prediction"],
+        "score": record["score"],
+        "references": item.reference,
+    }
+    for name in ("question", "text", "hypothesis"):
+        if row.get(name, None) and not (spec.joins_ids and name == "text"):
+            entry["question"] = str(row[name])
+            break
+    if isinstance(record["prediction"], list) or spec.name == "grounding":
+        entry["box"], entry["true_box"] = record["prediction"], item.reference
+    return entry

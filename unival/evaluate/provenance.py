@@ -1,0 +1,73 @@
+"""Where a number comes from: hashes of checkpoint and data, versions of the software."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+
+from unival.errors import CheckpointError
+
+# What a checkpoint folder is; anything else in it (logs, results) is not the model.
+CHECKPOINT_FILES = ("config.json", "model.safetensors")
+LIBRARIES = (
+    "unival",
+    "torch",
+    "torchvision",
+    "timm",
+    "av",
+    "soundfile",
+    "librosa",
+    "Pillow",
+    "numpy",
+    "tokenizers",
+)
+
+
+def sha256(files: Iterable[str | os.PathLike[str]]) -> str:
+    """SHA-256 of the files' contents, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a checkpoint: a file, or config and weights of a folder (config holds the vocabulary's print).
+
+    Raises CheckpointError when it is absent.
+    """
+    path = Path(path)
+    files = [path / name for name in CHECKPOINT_FILES] if path.is_dir() else [path]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"checkpoint '{file}' does not exist")
+    return sha256(files)
+
+
+def table_hash(source: str | os.PathLike[str], data: str) -> str:
+    """SHA-256 of a table's file, and of the description that selects its rows when ``source`` is one.
+
+    Media files are not hashed.
+    """
+    same = os.path.abspath(source) == os.path.abspath(data)
+    return sha256([data] if same else [source, data])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the software that decides the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from unival import __version__
+
+    found = {"python": platform.python_version(), "unival": __version__}
+    for name in LIBRARIES:
+        try:
+            found.setdefault(name, version(name))
+        except PackageNotFoundError:
+            continue
+    return found
