@@ -21,6 +21,9 @@ _LOGGED = (
     "loss_v1", "loss_v2", "sample_size_v1", "sample_size_v2",
 )  # fmt: skip
 
+_SLOTS = {"image": "v1", "video": "v2"}  # the reference's names of the two sub-batches
+_MEDIA = ("patch_images", "patch_videos", "patch_audios")
+
 
 @register_criterion("adjust_label_smoothed_cross_entropy")
 class LabelSmoothedCrossEntropy(FairseqCriterion):
@@ -58,9 +61,11 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         outputs = [self.loss(model, part, update_num) for part in sample]
         joined = combine(outputs)
         log = self._log(joined)
-        for number, output in enumerate(outputs[:2], 1):
-            log[f"loss_v{number}"] = output.loss.detach()
-            log[f"sample_size_v{number}"] = output.sample_size
+        for part, output in zip(sample, outputs, strict=True):
+            slot = _SLOTS.get(part["group"])
+            if slot:
+                log[f"loss_{slot}"] = float(output.loss.detach())
+                log[f"sample_size_{slot}"] = float(output.sample_size)
         return joined.loss, joined.sample_size, log
 
     def loss(self, model: Any, sample: dict[str, Any], update_num: int) -> LossOutput:
@@ -68,7 +73,8 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         net_input, target, conf = sample["net_input"], sample["target"], sample["conf"]
         allowed = sample["allowed"]
         if self.options.use_rdrop:
-            net_input = {key: _twice(value) for key, value in net_input.items()}
+            shared = "patch_rows" in net_input  # examples share media: both passes do too
+            net_input = {k: v if shared and k in _MEDIA else _twice(v) for k, v in net_input.items()}
         logits, _ = model(**net_input)
         masks = None
         if allowed is not None and all(row is not None for row in allowed):
@@ -85,16 +91,16 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         )
 
     @staticmethod
-    def empty_log() -> dict[str, Any]:
-        """Statistics of a step without rows. All ranks log the same names, so that sums line up."""
-        return dict.fromkeys(_LOGGED, 0)
+    def empty_log() -> dict[str, float]:
+        """Statistics of a step without rows. All ranks log the same names and types, so that sums line up."""
+        return dict.fromkeys(_LOGGED, 0.0)
 
     @classmethod
-    def _log(cls, output: LossOutput) -> dict[str, Any]:
-        log = cls.empty_log()
-        log |= {name: getattr(output, name) for name in ("nll_loss", "ntokens", "nsentences", "sample_size")}
-        log |= {"loss": output.loss.detach(), "n_correct": output.n_correct or 0, "total": output.total or 0}
-        return log
+    def _log(cls, output: LossOutput) -> dict[str, float]:
+        names = ("nll_loss", "ntokens", "nsentences", "sample_size")
+        log = cls.empty_log() | {name: float(getattr(output, name)) for name in names}
+        log |= {"n_correct": float(output.n_correct or 0), "total": float(output.total or 0)}
+        return log | {"loss": float(output.loss.detach())}
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from fairseq.data.iterators import EpochBatchIterator
 
-from unival.data.dataset import Item, SpecDataset
+from unival.data.dataset import Failure, Item, SpecDataset
+from unival.errors import DataError
 
 Schedule = Callable[[int], Sequence[list[Item]]]
 
@@ -67,12 +68,34 @@ class ScheduledIterator(EpochBatchIterator):
 
     @property
     def first_batch(self) -> Any:
-        """The first batch of the schedule whose rows can be read; stands in on ranks without rows."""
+        """What a rank without rows of its own runs, so that all ranks take the same steps.
+
+        Raises:
+            DataError: no batch of the data can be read.
+        """
+        if self.num_shards == 1:
+            return {}  # never asked for
         for items in self.schedule(self.epoch):
             batch = self.collate_fn([self.dataset[item] for item in items])
+            if isinstance(batch, Failure):
+                batch.raise_()
             if isinstance(batch, list) or batch.get("nsentences"):
                 return batch
-        raise ValueError("no batch of the data can be read: every media file is missing or broken")
+        raise DataError("no batch of the data can be read: every media file is missing or broken")
 
     def ordered_batches(self, epoch: int, fix_batches_to_gpus: bool, shuffle: bool) -> Sequence[list[Item]]:
         return RankBatches(self.schedule(epoch), self.shard_id, self.num_shards)
+
+    def _get_iterator_for_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        counting = super()._get_iterator_for_epoch(*args, **kwargs)
+        if counting is not None:
+            counting._itr = _raising(counting._itr)
+        return counting
+
+
+def _raising(batches: Iterator[Any]) -> Iterator[Any]:
+    """Raise in the main process what a worker could only hand over as a value."""
+    for batch in batches:
+        if isinstance(batch, Failure):
+            batch.raise_()
+        yield batch

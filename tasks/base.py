@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from fairseq.tasks import LegacyFairseqTask
 from unival import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
-from unival.errors import CheckpointError, ConfigError
-from unival.inference import Inference, Prediction
+from unival.errors import CheckpointError, ConfigError, DataError
 from unival.media import MediaLoader
 from unival.mixture import batches
 from unival.specs import SpecOptions, get_spec
 from unival.tables import Table, open_table
 from unival.tasks.options import TaskOptions
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard
+from unival.tasks.validation import FALLING, Validation
 from unival.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -49,13 +50,14 @@ class UnivalTask(LegacyFairseqTask):
         self.vocabulary = vocabulary
         self.uses_ema = self.cfg.uses_ema
         self.spec = get_spec(self.spec_name, self.cfg.modality or self.modality)
-        self.inference = Inference(
-            self.spec, self.options, vocabulary, self.cfg.eval_args, self.cfg.val_inference_type
-        )
         self.broken = BrokenMedia(self.cfg.max_broken_share)
         self.guard = NonFiniteGuard(self.cfg.max_nonfinite)
+        self.validation: Validation | None = None
+        self.default_metric = self.spec.best_metric
+        self.best_metric = self.spec.best_metric
+        self.dummy = False  # set by the trainer: the current batch only keeps this rank in step
         self.log_scores: Any = lambda record: None
-        self._predictions: dict[str, Prediction] = {}
+        self._validating = False
         self._trained = False
 
     @classmethod
@@ -67,6 +69,7 @@ class UnivalTask(LegacyFairseqTask):
         # A schedule without a length gets one from the epochs (tasks/trainer.py); fairseq would refuse None.
         # ``data`` is a list of tables, not a folder where fairseq could look for further validation sets.
         parser.set_defaults(total_num_update=0, ignore_unused_valid_subsets=True)
+        parser.set_defaults(best_checkpoint_metric=get_spec(cls.spec_name, cls.modality).best_metric)
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> UnivalTask:
@@ -76,6 +79,7 @@ class UnivalTask(LegacyFairseqTask):
             raise ConfigError(
                 "--bpe-dir is missing: give the folder of a vocabulary (make one with 'unival data vocabulary')"
             )
+        cfg.log_leftovers()
         vocabulary = Vocabulary.load(cfg.bpe_dir, num_codes=cfg.code_dict_size, num_bins=cfg.num_bins)
         return cls(args, vocabulary)
 
@@ -117,9 +121,17 @@ class UnivalTask(LegacyFairseqTask):
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         """Open the split's tables. ``valid`` reads the last table, ``train`` the others in turn."""
         training = split == self.args.train_subset
-        self.datasets[split] = SpecDataset(
-            self.sources(split, epoch), self.vocabulary, self.options.seed, training
-        )
+        self.add_dataset(split, self.sources(split, epoch), training)
+
+    def add_dataset(self, split: str, sources: list[DataSource], training: bool, split_groups: bool = False) -> None:
+        """Make the data set of a split, and for validation what predicts and scores it."""
+        dataset = SpecDataset(sources, self.vocabulary, self.options.seed, training, split_groups)
+        self.datasets[split] = dataset
+        if training:
+            world = max(1, self.args.distributed_world_size or 1)
+            self.broken.expect(len(dataset) // world)
+        else:
+            self.validation = Validation(sources, self.vocabulary, self.cfg)
 
     def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
         """Batches of all ranks for one epoch: a seeded permutation in training, table order otherwise."""
@@ -205,7 +217,8 @@ class UnivalTask(LegacyFairseqTask):
         and stop the run above their limits.
         """
         model.train()
-        if not ignore_grad:
+        counts = not (ignore_grad or self.dummy)
+        if counts:
             self.broken.count(sample)
         if not isinstance(sample, list) and not sample.get("nsentences"):
             loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
@@ -213,10 +226,11 @@ class UnivalTask(LegacyFairseqTask):
             with torch.autograd.profiler.record_function("forward"):
                 loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
             if not torch.isfinite(loss.detach()).all():
-                self.guard.report(model, sample, update_num, loss)
+                if counts:
+                    self.guard.loss(model, sample, update_num, loss)
                 loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
-        if ignore_grad:
-            loss = loss * 0
+            elif not counts:
+                loss, sample_size, logging_output = loss * 0, 0, criterion.empty_log()
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
         return loss, sample_size, logging_output
@@ -225,72 +239,44 @@ class UnivalTask(LegacyFairseqTask):
         self, sample: Any, model: Any, criterion: Any, ema_model: Any = None, **kwargs: Any
     ) -> tuple[torch.Tensor, Any, dict[str, Any]]:
         """Loss and predictions; with ``--uses-ema`` both come from the averaged weights."""
-        evaluated = model
-        if self.uses_ema:
-            if ema_model is None:
-                raise ConfigError("--uses-ema needs --store-ema")
-            evaluated = ema_model
+        evaluated = ema_model if self.uses_ema else model
         evaluated.eval()
         with torch.no_grad():
             loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
-            if self.cfg.eval_generate and not isinstance(sample, list):
-                module = getattr(evaluated, "module", evaluated)
-                for prediction in self.inference(module, sample):
-                    self._keep(prediction)
+            if self.dummy:
+                return loss * 0, 0, criterion.empty_log()
+            if self.validation is not None:
+                self.validation.predict(getattr(evaluated, "module", evaluated), sample)
         return loss, sample_size, logging_output
 
     # validation scores
 
-    def _keep(self, prediction: Prediction) -> None:
-        # Rows about one image share an id; their captions are references of one prediction.
-        known = self._predictions.get(prediction.id)
-        if known is not None and isinstance(prediction.reference, list):
-            merged = list(dict.fromkeys([*known.reference, *prediction.reference]))
-            prediction = replace(prediction, reference=merged)
-        self._predictions[prediction.id] = prediction
-
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
-        self._predictions = {}
+        self._validating = True
+        if self.validation is not None:
+            self.validation.start()
 
     def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
         """Criterion statistics, and a placeholder for the score that only the whole set has."""
-        criterion.__class__.reduce_metrics(logging_outputs)
-        if self._predictions:
-            metrics.log_scalar(self.spec.best_metric, float("nan"))
+        with metrics.aggregate() as logged:
+            criterion.__class__.reduce_metrics(logging_outputs)
+        if self._validating and self.best_metric not in logged:
+            metrics.log_scalar(self.best_metric, math.nan)
 
     def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
         """Score the predictions of all ranks and put the metrics where fairseq picks the best checkpoint."""
-        if not self.cfg.eval_generate:
-            return
-        predictions = self._gather()
-        if not predictions:
-            return
-        keys = sorted(predictions)
-        found = [predictions[key] for key in keys]
-        scores = self.spec.score([p.output for p in found], [p.reference for p in found], self.options, keys)
+        self._validating = False
+        assert self.validation is not None
+        scores = self.validation.scores()
         stats.update(scores)
-        name = self.args.best_checkpoint_metric
+        name = self.best_metric
+        if not math.isfinite(stats.get(name, math.nan)):
+            raise DataError(f"validation gives no finite '{name}': the best checkpoint cannot be chosen by it")
         best = getattr(checkpoint_utils.save_checkpoint, "best", None)
-        if name in scores and best is not None:
-            choose = max if self.args.maximize_best_checkpoint_metric else min
-            stats[f"best_{name}"] = choose(best, scores[name])
-        if self.cfg.eval_print_samples:
-            for p in found[:3]:
-                logger.info(f"{p.id}: '{p.output}' (reference: {p.reference})")
-        self.log_scores({"split": "valid", "loss": float(stats.get("loss", float("nan"))), **scores})
-        self._predictions = {}
-
-    def _gather(self) -> dict[str, Prediction]:
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return self._predictions
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, self._predictions)
-        own, self._predictions = self._predictions, {}
-        for part in parts:
-            for prediction in part.values():
-                self._keep(prediction)
-        merged, self._predictions = self._predictions, own
-        return merged
+        if best is not None:
+            choose = min if name in FALLING else max
+            stats[f"best_{name}"] = choose(best, stats[name])
+        self.log_scores({"split": "valid", "loss": float(stats.get("loss", math.nan)), **scores})
 
     # checkpoints
 
@@ -302,30 +288,25 @@ class UnivalTask(LegacyFairseqTask):
                 "vocabulary": self.vocabulary.to_dict(),
                 "fingerprint": self.vocabulary.fingerprint(),
                 "options": cli_options.to_dict(self.options),
-                "broken": self.broken.total,
             }
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore: a task is a function of its options."""
 
-    def check_checkpoint(self, filename: str, model: Any) -> None:
-        """Compare a checkpoint's vocabulary and sizes with this run before its weights are taken.
+    def check_checkpoint(self, filename: str) -> None:
+        """Compare a checkpoint's vocabulary and architecture with this run's before its weights are taken.
 
         Raises:
             CheckpointError: another vocabulary, or another architecture.
         """
-        from unival.checkpoint import read_header
-
-        header = read_header(filename)
-        theirs = header.get("task_state", {}).get("unival", {}).get("fingerprint")
+        theirs, arch = _identity(filename)
         if theirs is not None and theirs != self.vocabulary.fingerprint():
             raise CheckpointError(
                 f"{filename} was trained with another vocabulary (fingerprint {theirs[:12]}, "
                 f"this run's is {self.vocabulary.fingerprint()[:12]}). Give its own with --bpe-dir."
             )
-        arch = header.get("arch")
-        if arch is not None and arch != self.args.arch:
+        if arch is not None and arch.replace("ofa_", "unival_") != self.args.arch:
             raise CheckpointError(f"{filename} holds a model of arch '{arch}', this run asks for --arch {self.args.arch}")
 
     @property
@@ -338,6 +319,18 @@ class UnivalTask(LegacyFairseqTask):
 
     def max_positions(self) -> None:
         return None
+
+
+def _identity(filename: str) -> tuple[str | None, str | None]:
+    """Vocabulary fingerprint and architecture name that a checkpoint carries."""
+    from unival.checkpoint import read_header
+
+    config = Path(filename) / "config.json"
+    if config.is_file():
+        meta = json.loads(config.read_text(encoding="utf-8"))
+        return meta.get("vocabulary"), meta.get("model", {}).get("arch")
+    header = read_header(filename)
+    return header["task_state"].get("unival", {}).get("fingerprint"), header["arch"]
 
 
 def _zero_gradient(model: Any) -> torch.Tensor:

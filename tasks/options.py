@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unival.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
+
+
+def _leftover(default: Any, note: str) -> Any:
+    return field(default=default, metadata={"help": f"for the reference's scripts: {note}", "note": note})
 
 
 @dataclass(frozen=True)
@@ -21,18 +30,49 @@ class TaskOptions:
     num_bins: int = _option(1000, "number of coordinate bins in the vocabulary (released files)")
     selected_cols: str | None = _option(None, "columns of a headerless TSV, e.g. 0,4,2")
     image_dir: str | None = _option(None, "folder or .tar that relative media paths start from")
-    read_from_img_path: bool = _option(False, "media columns hold paths; detected per value in any case")
     modality: str | None = _option(None, "image, video or audio, for tasks that serve several")
     eval_args: Mapping[str, Any] | None = _option(None, "decoding settings of validation as JSON")
     val_inference_type: str | None = _option(None, "validation by allcand, beamsearch or open generation")
-    valid_batch_size: int = _option(20, "candidates scored at once by allcand validation")
     eval_generate: bool = _option(True, "validate by generation and score with the task's metric")
     eval_print_samples: bool = _option(False, "log a few predictions of each validation")
-    eval_cider: bool = _option(False, "accepted: captioning is scored by CIDEr in any case")
-    eval_acc: bool = _option(False, "accepted: grounding is scored by accuracy in any case")
+    eval_cider_cached_tokens: str | None = _option(
+        None, "pickle of document frequencies: validate by the reference's CIDEr, which needs it"
+    )
     uses_ema: bool = _option(False, "validate with the averaged weights (--store-ema)")
     warmup_ratio: float | None = _option(None, "share of all updates used for learning-rate warm-up")
     max_broken_share: float = _option(0.01, "stop training above this share of unreadable media rows")
-    max_nonfinite: int = _option(10, "stop training after this many updates with a non-finite loss")
+    max_nonfinite: int = _option(10, "stop training after this many updates with a non-finite loss or gradient")
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
-    strict: bool = _option(False, "accepted for the reference's scripts; loading is strict with declared exceptions")
+    # Options that every script of the reference passes and that change nothing here; each says why.
+    eval_cider: bool = _leftover(False, "captions are scored in validation unless --no-eval-generate is given")
+    eval_bleu: bool = _leftover(False, "BLEU is among the scores of captions in any case")
+    eval_acc: bool = _leftover(False, "boxes are scored in validation unless --no-eval-generate is given")
+    read_from_img_path: bool = _leftover(False, "paths and base64 are told apart value by value (a path has a '.')")
+    valid_batch_size: int | None = _leftover(None, "candidates share prefixes, memory is bounded without it")
+    strict: bool = _leftover(False, "loading is strict, but whole modality networks may be absent on one side")
+    audio_sample_rate: bool = _leftover(False, "sound is always resampled to --sample-rate")
+    text_selected_cols: str | None = _leftover(None, "no stream has it; it is unknown to the reference too")
+    image_selected_cols: str | None = _leftover(None, "no stream has it; it is unknown to the reference too")
+    detection_selected_cols: str | None = _leftover(None, "no stream has it; it is unknown to the reference too")
+    save_on_cuda: bool = _leftover(False, "checkpoints are written from the CPU's memory")
+    scst: bool = _option(False, "refused: self-critical training has criterions of its own")
+    scst_args: Mapping[str, Any] | None = _leftover(None, "it only acts with self-critical training")
+
+    def __post_init__(self) -> None:
+        if self.scst:
+            raise ConfigError("--scst does nothing with this task: choose a self-critical criterion instead")
+        if not self.eval_generate:
+            for name in ("eval_cider", "eval_bleu", "eval_acc"):
+                if getattr(self, name):
+                    flag = name.replace("_", "-")
+                    raise ConfigError(f"--{flag} and --no-eval-generate contradict each other; give one of them")
+        if not 0.0 <= self.max_broken_share <= 1.0:
+            raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
+        if self.max_nonfinite < 1:
+            raise ConfigError(f"--max-nonfinite {self.max_nonfinite} must be at least 1")
+
+    def log_leftovers(self) -> None:
+        """Say once what given options of the reference's scripts do not change."""
+        for name, item in self.__dataclass_fields__.items():
+            if "note" in item.metadata and getattr(self, name) not in (None, False):
+                logger.info(f"--{name.replace('_', '-')} changes nothing: {item.metadata['note']}")

@@ -78,7 +78,24 @@ class UnifyTask(UnivalTask):
         self.mix = cli_options.from_namespace(args, MixtureOptions)
         if self.mix.mixing not in MODES:
             raise ConfigError(f"--mixing '{self.mix.mixing}' is not one of {', '.join(MODES)}.{nearest(self.mix.mixing, MODES)}")
-        self.entries = self._entries()
+        for stream in _STREAMS:
+            if getattr(self.mix, f"{stream}_cnt") < 1:
+                raise ConfigError(f"--{stream.replace('_', '-')}-cnt must be at least 1")
+        self.listed = self._listed()
+
+    def _listed(self) -> list[dict[str, Any]] | None:
+        """The sources of a mixture file; None where tables and stream options are given."""
+        paths = self._paths()
+        if not paths:
+            raise ConfigError("no data: give a mixture (YAML) or a pretraining table")
+        listed = _read_mixture(Path(paths[0])) if paths[0].endswith((".yaml", ".yml")) else None
+        if listed is not None:
+            if len(paths) > 1:
+                raise ConfigError("give one mixture file; its sources for validation are marked split: valid")
+            for stream in _STREAMS:
+                if getattr(self.mix, f"{stream}_data"):
+                    raise ConfigError(f"--{stream.replace('_', '-')}-data and a mixture file exclude each other")
+        return listed
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
@@ -86,39 +103,39 @@ class UnifyTask(UnivalTask):
         cli_options.add_arguments(parser, MixtureOptions)
 
     def has_sharded_data(self, split: str) -> bool:
-        return False
+        """Several main tables: one per epoch."""
+        return self.listed is None and super().has_sharded_data(split)
 
-    def _entries(self) -> list[dict[str, Any]]:
-        paths = self._paths()
-        if not paths:
-            raise ConfigError("no data: give a mixture (YAML) or a pretraining table")
-        if paths[0].endswith((".yaml", ".yml")) and (listed := _read_mixture(Path(paths[0]))) is not None:
-            return listed
-        entries: list[dict[str, Any]] = [{"name": "main", "table": paths[0], "selected_cols": self.cfg.selected_cols}]
-        for stream in _STREAMS:
-            table = getattr(self.mix, f"{stream}_data")
-            if table:
-                entries.append(
-                    {
-                        "name": stream,
-                        "table": table,
-                        "weight": 1.0 / getattr(self.mix, f"{stream}_cnt"),
-                        "selected_cols": getattr(self.mix, f"{stream}_selected_cols", self.cfg.selected_cols),
-                    }
+    def entries(self, training: bool, epoch: int = 1) -> list[dict[str, Any]]:
+        """Descriptions of the sources of training or of validation.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.listed is not None:
+            chosen = [entry for entry in self.listed if (entry.get("split", "train") == "train") == training]
+            if not chosen:
+                raise ConfigError(
+                    "the mixture has no source for training"
+                    if training
+                    else "the mixture has no source for validation (split: valid); pretrain with --disable-validation"
                 )
-        return entries
+            return chosen
+        paths = self._train_paths()
+        columns = self.cfg.selected_cols
+        if not training:
+            return [{"name": "valid", "table": self._paths()[-1], "selected_cols": columns}]
+        chosen = [{"name": "main", "table": paths[(epoch - 1) % len(paths)], "selected_cols": columns}]
+        for stream in _STREAMS:
+            table, count = getattr(self.mix, f"{stream}_data"), getattr(self.mix, f"{stream}_cnt")
+            if table:
+                own = getattr(self.mix, f"{stream}_selected_cols", None)
+                chosen.append({"name": stream, "table": table, "weight": 1.0 / count, "selected_cols": own or columns})
+        return chosen
 
     def sources(self, split: str, epoch: int) -> list[DataSource]:
         """Sources of ``train``, or those marked ``split: valid``."""
-        training = split == self.args.train_subset
-        chosen = [entry for entry in self.entries if (entry.get("split", "train") == "train") == training]
-        if not chosen:
-            raise ConfigError(
-                "the mixture has no source for validation (split: valid); pretrain with --disable-validation"
-                if not training
-                else "the mixture has no source for training"
-            )
-        return [self._source(entry) for entry in chosen]
+        return [self._source(entry) for entry in self.entries(split == self.args.train_subset, epoch)]
 
     def _source(self, entry: dict[str, Any]) -> DataSource:
         spec = get_spec(entry.get("task", "pretrain"), entry.get("modality", "image"))
@@ -134,16 +151,14 @@ class UnifyTask(UnivalTask):
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         training = split == self.args.train_subset
-        self.datasets[split] = SpecDataset(
-            self.sources(split, epoch), self.vocabulary, self.options.seed, training, split_groups=True
-        )
+        self.add_dataset(split, self.sources(split, epoch), training, split_groups=training)
 
     def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
         """Quotas per source in training; one pass in table order otherwise."""
         names = [source.name for source in dataset.sources]
         if not dataset.training:
             return _one_pass(dataset, batch_size, epoch)
-        weights = [float(entry.get("weight", 1.0)) for entry in self.entries if entry.get("split", "train") == "train"]
+        weights = [float(entry.get("weight", 1.0)) for entry in self.entries(training=True, epoch=epoch)]
         sources = [
             Source(name, len(source.table), weight, source.group or "")
             for name, source, weight in zip(names, dataset.sources, weights, strict=True)
@@ -162,8 +177,9 @@ class UnifyTask(UnivalTask):
 
 
 def _one_pass(dataset: SpecDataset, batch_size: int, epoch: int) -> list[list[Item]]:
-    items = [(epoch, s, r) for s, size in enumerate(dataset.sizes) for r in range(int(size))]
-    return [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
+    """Batches of one source each, in table order."""
+    rows = [[(epoch, s, r) for r in range(int(size))] for s, size in enumerate(dataset.sizes)]
+    return [part[start : start + batch_size] for part in rows for start in range(0, len(part), batch_size)]
 
 
 def vars_of(options: SpecOptions) -> dict[str, Any]:
@@ -186,6 +202,8 @@ def _read_mixture(path: Path) -> list[dict[str, Any]] | None:
         for key in entry:
             if key not in _KEYS:
                 raise ConfigError(f"{path}: source {number}: unknown key '{key}'.{nearest(key, _KEYS)}")
+        if entry.get("split", "train") not in ("train", "valid"):
+            raise ConfigError(f"{path}: source {number}: split '{entry['split']}' is neither train nor valid")
         entry.setdefault("name", f"source{number}")
         if float(entry.get("weight", 1.0)) <= 0:
             raise ConfigError(f"{path}: source '{entry['name']}': weight {entry['weight']} must be above 0")

@@ -1,9 +1,9 @@
-"""Two counters that keep a long run honest: unreadable media and non-finite losses."""
+"""Two counters that keep a long run honest: unreadable media and non-finite numbers."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from unival.errors import DataError, UnivalError
 
 logger = logging.getLogger(__name__)
 
-_SETTLE = 200  # rows before a share is meaningful
+_SETTLE = 1000  # rows before a share is meaningful, in tables that have as many
 _LISTED = 50  # messages printed before counting silently
+_IDS = 16  # rows named in a message
 
 
 class BrokenMedia:
@@ -24,6 +25,11 @@ class BrokenMedia:
         self.max_share = max_share
         self.rows = 0
         self.total = 0
+        self.expected = _SETTLE
+
+    def expect(self, rows: int) -> None:
+        """Take note of how many rows this process will read in an epoch."""
+        self.expected = max(1, min(_SETTLE, rows))
 
     def count(self, sample: Any) -> None:
         """Take note of one batch.
@@ -37,67 +43,89 @@ class BrokenMedia:
             for entry in broken:
                 self.total += 1
                 if self.total <= _LISTED:
-                    logger.warning(f"skipped row {entry.row_id} of {entry.source}: {entry.reason}")
-        if self.total and self.rows >= _SETTLE and self.total > self.max_share * self.rows:
+                    logger.warning(f"skipped {entry.row_id} ({entry.source}): {entry.reason}")
+                    if self.total == _LISTED:
+                        logger.warning("further skipped rows are counted, not listed")
+        # Early on the share is taken of the rows to come, so that one bad file at the start stops nothing.
+        seen = max(self.rows, self.expected)
+        if self.total > self.max_share * seen:
             raise DataError(
-                f"{self.total} of {self.rows} rows have unreadable media, above the limit of "
-                f"{self.max_share:.1%}. Mend the files listed above or raise --max-broken-share."
+                f"{self.total} of {self.rows} rows read have unreadable media, above the limit of "
+                f"{self.max_share:.1%} of {seen}. Mend the files listed above or raise --max-broken-share."
             )
 
 
 class NonFiniteGuard:
-    """Names step, rows and module of a non-finite loss; stops after a set count."""
+    """Names step, rows and module of a non-finite loss or gradient; stops after a set count."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.seen = 0
 
-    def report(self, model: nn.Module, sample: Any, update: int, loss: torch.Tensor) -> None:
+    def loss(self, model: nn.Module, sample: Any, update: int, loss: torch.Tensor) -> None:
         """Log where the loss went wrong.
 
         Raises:
             UnivalError: the limit is reached.
         """
-        self.seen += 1
         parts = sample if isinstance(sample, list) else [sample]
-        ids = [name for part in parts for name in part["id"]]
-        message = (
-            f"loss is {float(loss.detach().float().sum())} at update {update + 1}, rows {', '.join(ids)}, "
-            f"first non-finite output in {self._culprit(model, parts)}"
-        )
-        logger.error(message)
+        value = float(loss.detach().float().sum())
+        self._report(f"the loss is {value}", update, row_ids(parts), _culprit(model, parts))
+
+    def gradient(self, model: nn.Module, samples: Sequence[Any], update: int) -> None:
+        """Log which gradient went wrong.
+
+        Raises:
+            UnivalError: the limit is reached.
+        """
+        module = getattr(model, "module", model)
+        named = [n for n, p in module.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+        where = f"gradient of '{named[0]}' ({len(named)} in all)" if named else "the sum of all ranks' gradients"
+        parts = [part for sample in samples for part in (sample if isinstance(sample, list) else [sample])]
+        self._report("the gradient is not finite", update, row_ids(parts), where)
+
+    def _report(self, what: str, update: int, ids: list[str], where: str) -> None:
+        self.seen += 1
+        rows = ", ".join(ids[:_IDS]) + (f" and {len(ids) - _IDS} more" if len(ids) > _IDS else "")
+        message = f"{what} at update {update + 1}, rows {rows}; first non-finite: {where}"
+        logger.error(f"{message}. The update is left out.")
         if self.seen >= self.limit:
             raise UnivalError(
                 f"{message}. Stopped after {self.seen} such updates (--max-nonfinite {self.limit}); "
                 "lower --lr, check the rows, or train in float32."
             )
 
-    @staticmethod
-    @torch.no_grad()
-    def _culprit(model: nn.Module, parts: list[Any]) -> str:
-        module = getattr(model, "module", model)
-        for name, parameter in module.named_parameters():
-            if not torch.isfinite(parameter).all():
-                return f"parameter '{name}'"
-        found: list[str] = []
 
-        def watch(name: str) -> Any:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                if not found and isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
-                    found.append(f"module '{name}'")
+def row_ids(parts: Sequence[Any]) -> list[str]:
+    """Ids of the rows of some batches, each once."""
+    return list(dict.fromkeys(name for part in parts if part for name in part.get("id", ())))
 
-            return hook
 
-        leaves = [(n, m) for n, m in module.named_modules() if n and not any(m.children())]
-        handles = [leaf.register_forward_hook(watch(name)) for name, leaf in leaves]
-        was_training = module.training
-        try:
-            module.eval()
-            for part in parts:
-                module(**part["net_input"])
-        finally:
-            module.train(was_training)
-            for handle in handles:
-                handle.remove()
-        counts = Counter(found)
-        return next(iter(counts), "the loss itself")
+@torch.no_grad()
+def _culprit(model: nn.Module, parts: Sequence[Any]) -> str:
+    """Name the first parameter, or else the first layer's output, that is not finite."""
+    module = getattr(model, "module", model)
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"parameter '{name}'"
+    found: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if not found and isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+                found.append(f"output of module '{name}'")
+
+        return hook
+
+    leaves = [(name, leaf) for name, leaf in module.named_modules() if name and not any(leaf.children())]
+    handles = [leaf.register_forward_hook(watch(name)) for name, leaf in leaves]
+    was_training = module.training
+    try:
+        module.eval()  # running statistics stay as they are
+        for part in parts:
+            module(**part["net_input"])
+    finally:
+        module.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "the loss itself"

@@ -4,83 +4,107 @@ from __future__ import annotations
 
 import json
 import logging
-import math
+import pickle
+import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq import checkpoint_utils
+from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
-from unival.errors import CheckpointError, ConfigError
+from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.models.ema import WeightAverage
+from unival.tasks.schedule import plan_schedule
+from unival.tasks.validation import FALLING
 
 logger = logging.getLogger(__name__)
 
 # Classes that our own checkpoints hold besides tensors and plain containers.
 torch.serialization.add_safe_globals([Namespace])
 
-
-def plan_schedule(cfg: Any, task: Any) -> tuple[int, int]:
-    """Fill in the length of the learning-rate schedule and its warm-up.
-
-    fairseq's polynomial decay wants ``total_num_update``; recipes give epochs and ``--warmup-ratio``
-    (reference behaviour: total = updates per epoch * max_epoch, warm-up = ratio * total).
-
-    Returns:
-        updates per epoch, total updates (0 when the run is unbounded).
-    """
-    world = max(1, cfg.distributed_training.distributed_world_size)
-    batches = task.batches_per_epoch(cfg.dataset.batch_size, epoch=1)
-    accumulate = cfg.optimization.update_freq[0]
-    per_epoch = math.ceil(math.ceil(batches / world) / accumulate)
-    total = int(cfg.optimization.max_update or 0)
-    if not total and cfg.optimization.max_epoch:
-        total = per_epoch * cfg.optimization.max_epoch
-    scheduler = cfg.lr_scheduler
-    if "total_num_update" in scheduler:
-        with open_dict(scheduler):
-            if not scheduler.total_num_update:
-                if not total:
-                    raise ConfigError("a decaying learning rate needs --max-epoch, --max-update or --total-num-update")
-                scheduler.total_num_update = total
-            ratio = task.cfg.warmup_ratio
-            if ratio is not None:
-                if not 0.0 <= ratio < 1.0:
-                    raise ConfigError(f"--warmup-ratio {ratio} is not in [0, 1)")
-                if scheduler.warmup_updates:
-                    raise ConfigError("give --warmup-ratio or --warmup-updates, not both")
-                scheduler.warmup_updates = int(ratio * scheduler.total_num_update)
-    return per_epoch, total
+_LAST = "checkpoint_last.pt"
 
 
 class UnivalTrainer(Trainer):
-    """Adds: schedule from epochs, EMA repairs, checked restoring, float32 sound, a loss log in JSON lines."""
+    """Adds: schedule from epochs, EMA repairs, checked restoring, exact resume in reduced precision,
+    named non-finite gradients, float32 sound, a loss log in JSON lines."""
 
     def __init__(self, cfg: Any, task: Any, model: Any, criterion: Any, quantizer: Any = None) -> None:
-        restore = cfg.checkpoint.restore_file
-        for option, file in (("--restore-file", restore), ("--finetune-from-model", cfg.checkpoint.finetune_from_model)):
-            if file and file != "checkpoint_last.pt" and not Path(file).is_file():
-                raise ConfigError(
-                    f"{option}: the initial checkpoint '{file}' does not exist. "
-                    "Give an existing file, or leave the option out to start from random weights."
-                )
+        _check_start(cfg, task)
+        if cfg.common.bf16 and "torch_xla" not in sys.modules:
+            with open_dict(cfg.common):
+                cfg.common.tpu = False  # fairseq takes --bf16 for a TPU
         per_epoch, total = plan_schedule(cfg, task)
+        _choose_metric(cfg, task)
         super().__init__(cfg, task, model, criterion, quantizer)
         logger.info(task.plan(cfg, per_epoch, total))
         self._log_path = Path(cfg.checkpoint.save_dir) / "train_log.jsonl"
+        self._samples: Sequence[Any] = ()
         task.log_scores = self._log
 
     def _build_ema(self) -> None:
         if self.cfg.ema.store_ema:
             self._ema = WeightAverage(self._model, self.cfg.ema, self.device)
 
-    def load_checkpoint(self, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
-        """Restore after checking vocabulary and architecture; never leaves the EMA behind the weights."""
-        if Path(filename).is_file():
-            self.task.check_checkpoint(filename, self.get_model())
+    # checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """fairseq's state, and in reduced precision the float32 weights, so that a resumed run is exact."""
+        state = super().state_dict()
+        if isinstance(self.optimizer, _FP16OptimizerMixin):
+            state["extra_state"]["master_weights"] = [m.data for m in _masters(self.optimizer)]
+        return state
+
+    def save_checkpoint(self, filename: str, extra_state: dict[str, Any]) -> Any:
+        """Save, but not for an error that is the user's to mend (the engine would write crash.pt)."""
+        if isinstance(sys.exc_info()[1], UnivalError):
+            return None
+        return super().save_checkpoint(filename, extra_state)
+
+    def load_checkpoint(
+        self, filename: str, reset_optimizer: bool = False, *args: Any, reset_meters: bool = False, **kwargs: Any
+    ) -> Any:
+        """Restore a run, or on a first start the initial weights.
+
+        Raises:
+            CheckpointError: vocabulary, architecture or weights that do not fit.
+        """
+        options = self.cfg.checkpoint
+        if not Path(filename).exists():
+            if self.task.cfg.init_from:
+                self._start_from_bart(self.task.cfg.init_from)
+            self._trim_log()
+            return None
+        self.task.check_checkpoint(filename)
+        weights_only = reset_optimizer and reset_meters
+        if weights_only and (options.reset_dataloader or filename == options.finetune_from_model):
+            self._start_from_weights(filename)
+            self._trim_log()
+            return None
+        extra = self._resume(filename, reset_optimizer, *args, reset_meters=reset_meters, **kwargs)
+        self._trim_log()
+        return extra
+
+    def _start_from_weights(self, filename: str) -> None:
+        from unival.checkpoint import load_folder, read_fairseq
+
+        folder = Path(filename).is_dir()
+        state = load_folder(filename)[0].state_dict() if folder else read_fairseq(filename).model
+        report = self.get_model().load_state_dict(state)
+        logger.info(f"initial weights from {filename}: {report}")
+
+    def _start_from_bart(self, filename: str) -> None:
+        from unival.checkpoint import load_bart
+
+        report = load_bart(self.get_model(), filename)
+        logger.info(f"initial weights from {filename}: {report}")
+
+    def _resume(self, filename: str, reset_optimizer: bool, *args: Any, **kwargs: Any) -> Any:
         store_ema = self.cfg.ema.store_ema
         # fairseq's own branch deletes the weights and then restores the EMA from them.
         self.cfg.ema.store_ema = False
@@ -88,6 +112,11 @@ class UnivalTrainer(Trainer):
             extra = super().load_checkpoint(filename, reset_optimizer, *args, **kwargs)
         except CheckpointError:
             raise
+        except (AssertionError, pickle.UnpicklingError) as error:
+            raise CheckpointError(
+                f"{filename} cannot be resumed ({str(error).splitlines()[0]}). "
+                "To take its weights alone, give it as --finetune-from-model."
+            ) from None
         except Exception as error:
             cause = error.__context__ or error.__cause__
             if isinstance(cause, CheckpointError):
@@ -95,13 +124,33 @@ class UnivalTrainer(Trainer):
             raise
         finally:
             self.cfg.ema.store_ema = store_ema
-        if store_ema and extra is not None:
+        masters = extra.pop("master_weights", None)
+        if masters is not None and not reset_optimizer and isinstance(self.optimizer, _FP16OptimizerMixin):
+            for own, saved in zip(_masters(self.optimizer), masters, strict=True):
+                own.data.copy_(saved)
+        if store_ema:
             averaged = None if reset_optimizer else extra.get("ema")
             self.ema.restore(averaged or self.get_model().state_dict(), build_fp32_params=False)
+            self.ema.update_freq_counter = self.get_num_updates() % self.cfg.ema.ema_update_freq
             if self.cfg.ema.ema_fp32:
-                masters = None if reset_optimizer else extra.get("ema_fp32_params")
-                self.ema.build_fp32_params(masters)
+                self.ema.build_fp32_params(None if reset_optimizer else extra.get("ema_fp32_params"))
         return extra
+
+    # steps
+
+    def _prepare_sample(self, sample: Any, is_dummy: bool = False) -> Any:
+        """Mark stand-in batches for the task, which leaves them out of loss and statistics one by one.
+
+        (The engine takes the last micro-batch of an update for all of them.) With several ranks a batch
+        without a readable row is replaced by the stand-in, so that every rank runs forward and backward.
+        """
+        if self.data_parallel_world_size > 1 and sample and not isinstance(sample, list):
+            if not sample.get("nsentences"):
+                self.task.broken.count(sample)
+                sample = {}
+        prepared, dummy = super()._prepare_sample(sample, is_dummy)
+        self.task.dummy = dummy or is_dummy
+        return prepared, False
 
     def _fp_convert_sample(self, sample: Any) -> Any:
         converted = super()._fp_convert_sample(sample)
@@ -111,20 +160,103 @@ class UnivalTrainer(Trainer):
                 new["net_input"]["patch_audios"] = old["net_input"]["patch_audios"]
         return converted
 
+    def clip_grad_norm(self, clip_norm: float) -> torch.Tensor:
+        """Clip; a gradient that is not finite is reported and the update left out.
+
+        In fp16 the engine's loss scaler deals with overflow before this sees it.
+        """
+        norm = super().clip_grad_norm(clip_norm)
+        if torch.isfinite(norm).all():
+            return norm
+        self.task.guard.gradient(self.get_model(), self._samples, self.get_num_updates())
+        self.zero_grad()
+        return torch.zeros_like(norm)
+
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
+        self._samples = samples
         output = super().train_step(samples, raise_oom)
         update = self.get_num_updates()
         if output is not None and update % self.cfg.common.log_interval == 0:
-            names = ("loss", "nll_loss", "gnorm", "lr", "loss_v1", "loss_v2")
+            names = ("loss", "nll_loss", "gnorm", "loss_v1", "loss_v2")
             record = {name: float(output[name]) for name in names if name in output}
             self._log({"split": "train", **record, "lr": float(self.get_lr())})
         return output
+
+    # log
 
     def _log(self, record: Mapping[str, Any]) -> None:
         if self.is_data_parallel_master:
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             with open(self._log_path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"update": self.get_num_updates(), **record}) + "\n")
+
+    def _trim_log(self) -> None:
+        """Drop records of updates that this run will do (again)."""
+        if not self.is_data_parallel_master or not self._log_path.is_file():
+            return
+        done = self.get_num_updates()
+        kept = []
+        for line in self._log_path.read_text(encoding="utf-8").splitlines():
+            try:
+                keep = json.loads(line)["update"] <= done
+            except (ValueError, KeyError):  # the last line of a killed run
+                keep = False
+            if keep and done:
+                kept.append(line + "\n")
+        part = self._log_path.with_suffix(".part")
+        part.write_text("".join(kept), encoding="utf-8")
+        part.replace(self._log_path)
+
+
+def _check_start(cfg: Any, task: Any) -> None:
+    """Refuse before the first step what would otherwise fail, or start from random weights, later on.
+
+    Raises:
+        ConfigError: an absent initial checkpoint, or options that exclude each other.
+    """
+    checkpoint = cfg.checkpoint
+    named = {
+        "--restore-file": checkpoint.restore_file if checkpoint.restore_file != _LAST else None,
+        "--finetune-from-model": checkpoint.finetune_from_model,
+        "--init-from": task.cfg.init_from,
+    }
+    given = {option: file for option, file in named.items() if file}
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other: each names the weights to start from")
+    for option, file in given.items():
+        if not Path(file).is_file() and not (Path(file) / "config.json").is_file():
+            raise ConfigError(
+                f"{option}: the initial checkpoint '{file}' does not exist. "
+                "Give an existing file, or leave the option out to start from random weights."
+            )
+    if checkpoint.finetune_from_model:
+        for name in ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader"):
+            if checkpoint.get(name):
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is of no use with --finetune-from-model, which takes the weights alone"
+                )
+    if task.cfg.uses_ema and not cfg.ema.store_ema:
+        raise ConfigError("--uses-ema needs --store-ema: there are no averaged weights to validate with")
+
+
+def _choose_metric(cfg: Any, task: Any) -> None:
+    """Check the best-checkpoint metric, and set its direction where there is only one."""
+    if cfg.dataset.disable_validation or task.validation is None:
+        return
+    checkpoint = cfg.checkpoint
+    with open_dict(checkpoint):
+        if not task.cfg.eval_generate and checkpoint.best_checkpoint_metric == task.default_metric:
+            checkpoint.best_checkpoint_metric = "loss"
+        checkpoint.maximize_best_checkpoint_metric = checkpoint.best_checkpoint_metric not in FALLING
+    task.validation.check_metric(checkpoint.best_checkpoint_metric)
+    task.best_metric = checkpoint.best_checkpoint_metric
+    if hasattr(checkpoint_utils.save_checkpoint, "best"):
+        del checkpoint_utils.save_checkpoint.best  # of an earlier run in this process
+
+
+def _masters(optimizer: Any) -> list[torch.Tensor]:
+    masters = optimizer.fp32_params
+    return list(masters.values()) if isinstance(masters, dict) else list(masters)
 
 
 def _batches(sample: Any) -> list[Any]:

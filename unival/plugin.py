@@ -5,6 +5,7 @@ fairseq imports this through ``--user-dir unival``; everything of ours says ``im
 
 from __future__ import annotations
 
+import fairseq.checkpoint_utils
 import fairseq_cli.train
 
 import unival.criterions.label_smoothed
@@ -13,11 +14,17 @@ import unival.data.iterator
 import unival.models.ema
 import unival.models.unival
 import unival.tasks.base
+import unival.tasks.files
 import unival.tasks.finetune
 import unival.tasks.options
 import unival.tasks.pretrain
 import unival.tasks.safety
+import unival.tasks.schedule
 import unival.tasks.trainer
+import unival.tasks.validation
+import unival.train
 
-# The engine has no option for the trainer class; its entry point looks the name up at call time.
+# The engine has no option for the trainer class and its files; it looks both names up at call time.
 fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer
+fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles
+unival.train.quieten()

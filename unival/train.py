@@ -8,27 +8,40 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from unival.errors import ConfigError, UnivalError, nearest
 
 logger = logging.getLogger(__name__)
+
+USER_ERROR = 2  # exit code of an error that is the user's to mend
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message} (all options: python -m unival.train --task ... --arch ... --help)")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse fairseq's options with ours registered.
 
     Raises:
-        SystemExit: an unknown or malformed option (argparse's message, exit code 2).
+        ConfigError: an unknown option (the nearest name is offered) or a malformed value.
     """
     from fairseq import options
 
     from unival import plugin  # noqa: F401  (registers)
 
     parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, input_args=list(argv))
+    parser.error = _refuse  # argparse would print hundreds of lines of usage first
+    args, unknown = options.parse_args_and_arch(parser, input_args=list(argv), parse_known=True)
+    if unknown:
+        flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+        flag = unknown[0].split("=", 1)[0]
+        raise ConfigError(f"unknown option '{flag}'.{nearest(flag, flags)}")
     return args
 
 
@@ -67,7 +80,7 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
 
     if args.bf16 and args.tpu and "xla" not in sys.modules:
         args.tpu = False
-    if torch.cuda.is_available() is False:
+    if not torch.cuda.is_available():
         args.cpu = True
         if args.fp16:
             raise ConfigError("--fp16 needs a GPU and none is visible. Use --bf16 or leave precision out.")
@@ -86,23 +99,70 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+_NOISE = re.compile(
+    r"detected shared parameter|num\. expert model params|max tokens per device|grouped total_num_itrs|"
+    r"Preparing to (save|load) checkpoint|(Saving|Finished saving) checkpoint|No existing checkpoint found|"
+    r"Start iterating|loading train data|begin dry-run|begin training epoch|Copying EMA model|"
+    r"--user-dir=|initialized host|distributed init \(rank|Exponential Moving Average"
+)
+
+
 class _Readable(logging.Filter):
-    """Keeps the engine's dumps of whole objects (configuration, module tree) off the terminal."""
+    """Keeps the engine's dumps of whole objects (configuration, module tree) and its chatter off the terminal."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return isinstance(record.msg, str)
+        return isinstance(record.msg, str) and not _NOISE.match(record.msg)
+
+
+def quieten() -> None:
+    """Leave what helps a reader of the engine's log; warnings and errors stay."""
+    for name in (
+        "fairseq_cli.train",
+        "fairseq.trainer",
+        "fairseq.checkpoint_utils",
+        "fairseq.utils",
+        "fairseq.data.iterators",
+        "fairseq.distributed.utils",
+        "root",
+    ):
+        target = logging.getLogger() if name == "root" else logging.getLogger(name)
+        if not any(isinstance(known, _Readable) for known in target.filters):
+            target.addFilter(_Readable())
+    for name in ("hydra", "hydra.core.utils", "fairseq.tasks.text_to_speech", "torch.distributed.nn.jit"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
+    warnings.filterwarnings("ignore", message=r"\s*'config' is validated against ConfigStore")
+    for module in ("hydra", "omegaconf", "torch.jit", "torch.utils.data", "torch.nn.modules.module", "fairseq"):
+        warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
 
 
 def set_up_logging() -> None:
-    """One line per event on standard output, before any library configures logging its own way."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%H:%M:%S"))
-    handler.addFilter(_Readable())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in ("hydra", "hydra.core.utils", "fairseq.tasks.text_to_speech", "torch.distributed.nn.jit"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for module in ("hydra", "omegaconf", "torch.jit", "torch.utils.data", "fairseq", "unival.cli"):
-        warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
+    """One line per event on standard output, before any library configures logging its own way.
+
+    Under torchrun only rank 0 reports progress; all ranks report warnings.
+    """
+    if not logging.getLogger().handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(message)s", "%H:%M:%S"))
+        logging.getLogger().addHandler(handler)
+    first = os.environ.get("RANK", "0") == "0"
+    logging.getLogger().setLevel(logging.INFO if first else logging.WARNING)
+    quieten()
+
+
+def _engine(cfg: Any) -> None:
+    """What every process of a run does; a process that the engine spawned starts here."""
+    set_up_logging()
+    from fairseq_cli import train as engine
+
+    from unival import plugin  # noqa: F401  (registers)
+
+    try:
+        engine.main(cfg)
+    except UnivalError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(USER_ERROR) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,16 +171,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
         from fairseq.distributed import utils as distributed_utils
-        from fairseq_cli import train as engine
     except ImportError as error:
         print(f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'", file=sys.stderr)
-        return 2
+        return USER_ERROR
+    import torch
+    from torch.multiprocessing.spawn import ProcessExitedException
+
     try:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
-        distributed_utils.call_main(convert_namespace_to_omegaconf(args), engine.main)
+        distributed_utils.call_main(convert_namespace_to_omegaconf(args), _engine)
     except UnivalError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return USER_ERROR
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except ProcessExitedException as error:  # a spawned process has printed its error
+        return error.exit_code or 1
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     return 0
 
 

@@ -96,6 +96,8 @@ def combine(outputs: Sequence[LossOutput]) -> LossOutput:
         ntokens=sum(o.ntokens for o in outputs),
         sample_size=1,
         nsentences=sum(o.nsentences for o in outputs),
+        n_correct=sum(o.n_correct or 0 for o in outputs),
+        total=sum(o.total or 0 for o in outputs),
     )
 
 
