@@ -115,10 +115,10 @@ def test_damaged_folders_are_explained(tmp_path, vocabulary):
     def fresh(name):
         return save_folder(tmp_path / name, make(vocabulary), vocabulary)
 
-    with pytest.raises(CheckpointError, match="config.json"):
+    with pytest.raises(CheckpointError, match=r"config\.json"):
         load_folder(tmp_path / "nothing")
     (fresh("a") / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         load_folder(tmp_path / "a")
     weights = fresh("b") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
