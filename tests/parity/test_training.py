@@ -1,6 +1,7 @@
 """Gradients in evaluation mode and four training updates equal the reference's.
 
-Measured: losses 2e-7, gradient norms 1e-6 (evaluation mode) and 8e-5 (first training update with images).
+Measured, relative. Evaluation mode: losses 1.1e-7, total gradient norms 2.7e-7, per parameter 2.2e-5. First
+training update: losses 1.1e-7, norms 8e-5. Four updates of the text case: losses 7e-8, norms 8e-7.
 """
 
 import json

@@ -33,7 +33,7 @@ def test_steps_equal_the_full_pass(model, case, beam):
     rows = tokens.repeat_interleave(beam, 0)
     got = torch.stack([model.decoder.step(rows[:, t], state) for t in range(tokens.size(1))], 1)
     for b in range(beam):
-        assert differences(got[b::beam], logits, tokens) < 2e-5  # measured 3e-6
+        assert differences(got[b::beam], logits, tokens) < 2e-5  # measured 5e-7
 
 
 @given(cut=st.integers(1, 6))

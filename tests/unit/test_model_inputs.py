@@ -21,7 +21,7 @@ def test_each_row_equals_the_row_alone(model, types, compact):
         for row in range(len(types)):
             alone, _ = model(**row_alone(full, row))
             together = logits[row, : alone.size(1)]
-            assert (together - alone[0]).abs().max() < 2e-5  # measured 3e-6 or less
+            assert (together - alone[0]).abs().max() < 2e-5  # measured 7e-7
     padding = extra["encoder_out"]["encoder_padding_mask"][0]
     assert padding.shape == (len(types), extra["encoder_out"]["encoder_out"][0].size(0))
 

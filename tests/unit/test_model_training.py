@@ -239,7 +239,7 @@ def test_reduced_types_keep_the_front_end_in_float32(dtype):
         assert audio.conv_block1.conv1.weight.dtype == model.encoder.layers[0].fc1.weight.dtype == dtype
         got, _ = model(**batch)
     assert got.dtype == dtype and torch.isfinite(got).all()
-    assert (got.float() - want).abs().max() < 0.15 * want.abs().max()  # measured 0.03 (bfloat16)
+    assert (got.float() - want).abs().max() < 0.15 * want.abs().max()  # measured 0.013 (bfloat16), 0.0014
 
 
 def test_autocast():
