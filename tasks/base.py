@@ -288,6 +288,7 @@ class UnivalTask(LegacyFairseqTask):
                 "vocabulary": self.vocabulary.to_dict(),
                 "fingerprint": self.vocabulary.fingerprint(),
                 "options": cli_options.to_dict(self.options),
+                "decoding": {"mode": self.cfg.val_inference_type, "settings": dict(self.cfg.eval_args or {})},
             }
         }
 

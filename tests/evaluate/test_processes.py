@@ -24,14 +24,28 @@ def words(checkpoint: Path, world: Path, out: Path, *more: object) -> list[str]:
     table = world / "tables" / "caption_test.tsv"
     return [
         str(word)
-        for word in ("evaluate", checkpoint, table, "--image-dir", world, "--out", out, "--eval-args", DECODING)
+        for word in (
+            "evaluate",
+            checkpoint,
+            table,
+            "--image-dir",
+            world,
+            "--out",
+            out,
+            "--eval-args",
+            DECODING,
+        )
         + ("--batch-size", 4, "--device", "cpu", *more)
     ]
 
 
 def outcome(folder: Path) -> Run:
     result = json.loads((folder / "result.json").read_text())
-    return (folder / "predictions.jsonl").read_bytes(), (folder / "scores.jsonl").read_bytes(), result["metrics"]
+    return (
+        (folder / "predictions.jsonl").read_bytes(),
+        (folder / "scores.jsonl").read_bytes(),
+        result["metrics"],
+    )
 
 
 def lines(folder: Path) -> int:
@@ -48,15 +62,27 @@ def one(checkpoint: Path, world: Path, tmp_path_factory: pytest.TempPathFactory)
     return found
 
 
-def test_three_processes_give_the_bytes_of_one(one: Run, checkpoint: Path, world: Path, tmp_path: Path) -> None:
+def test_three_processes_give_the_bytes_of_one(
+    one: Run, checkpoint: Path, world: Path, tmp_path: Path
+) -> None:
     done = unival(*words(checkpoint, world, tmp_path, "--processes", 3))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "parts").glob("*-of-3.jsonl"))) == 3
     assert outcome(tmp_path) == one
 
 
-def test_two_ranks_of_a_launcher_give_the_bytes_of_one(one: Run, checkpoint: Path, world: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "unival"]
+def test_two_ranks_of_a_launcher_give_the_bytes_of_one(
+    one: Run, checkpoint: Path, world: Path, tmp_path: Path
+) -> None:
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        "-m",
+        "unival",
+    ]
     done = subprocess.run(
         [*launcher, *words(checkpoint, world, tmp_path, "--restart")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -15,6 +15,8 @@ VERBS = {
     "train": ("unival.cli.train", "train from a YAML recipe"),
     "evaluate": ("unival.cli.evaluate", "predict a table and score it"),
     "score": ("unival.cli.score", "score saved predictions"),
+    "compare": ("unival.cli.compare", "test whether two evaluations differ beyond chance"),
+    "reproduce": ("unival.cli.reproduce", "evaluate a released checkpoint against its published score"),
     "report": ("unival.cli.report", "table, curves and picture page of evaluated runs"),
 }
 DATA_VERBS = {

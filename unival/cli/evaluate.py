@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,8 +174,10 @@ def prepare(args: argparse.Namespace) -> tuple[Evaluation, Any, Path]:
     recipe = read_recipe(args.recipe) if args.recipe else EvaluationRecipe()
     extra = recipe.extra
     weights = args.weights or {True: "ema", False: "raw", None: "auto"}[extra.get("uses_ema")]
-    loaded = load_checkpoint(args.checkpoint, weights, _vocabulary(args, extra))
+    header = _header(Path(args.checkpoint))
+    loaded = load_checkpoint(args.checkpoint, weights, _vocabulary(args, extra, header))
     own = not args.zero_shot and not args.recipe
+    validated = header.get("decoding", {}) if own and not args.task else {}
     kept = (
         {**({"prompts": loaded.prompts} if loaded.prompts else {}), **loaded.task_options}
         if own
@@ -223,8 +226,8 @@ def prepare(args: argparse.Namespace) -> tuple[Evaluation, Any, Path]:
         device=args.device,
         dtype=args.precision,
         allow_missing_media=args.allow_missing_media,
-        decoding={**extra.get("eval_args", {}), **args.eval_args},
-        mode=args.mode or extra.get("val_inference_type"),
+        decoding={**validated.get("settings", {}), **extra.get("eval_args", {}), **args.eval_args},
+        mode=args.mode or extra.get("val_inference_type") or validated.get("mode"),
         scoring=Scoring(
             metrics=tuple(args.metrics or ()) or _words(extra.get("caption_metrics", "")) or Scoring.metrics,
             tokenizer=args.tokenizer or Scoring.tokenizer,
@@ -253,14 +256,21 @@ def prepare(args: argparse.Namespace) -> tuple[Evaluation, Any, Path]:
     return evaluation, open_for(args.train_table) if args.train_table else None, out
 
 
-def _vocabulary(args: argparse.Namespace, extra: dict[str, Any]) -> Any:
-    """The vocabulary to read a released file with; None for checkpoints that carry their own."""
+def _header(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint of ours says beside its weights; empty for released files."""
     from unival.checkpoint import read_header
+
+    if checkpoint.is_dir():
+        config = checkpoint / "config.json"
+        return json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return read_header(checkpoint)["task_state"].get("unival", {})
+
+
+def _vocabulary(args: argparse.Namespace, extra: Mapping[str, Any], header: Mapping[str, Any]) -> Any:
+    """The vocabulary to read a released file with; None for checkpoints that carry their own."""
     from unival.vocabulary import Vocabulary
 
-    if Path(args.checkpoint).is_dir():
-        return None
-    if "vocabulary" in read_header(args.checkpoint)["task_state"].get("unival", {}):
+    if Path(args.checkpoint).is_dir() or "vocabulary" in header:
         return None
     folder = args.bpe_dir or extra.get("bpe_dir")
     if folder is None:

@@ -20,7 +20,7 @@ from unival.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from unival.evaluate.items import Item, gather, shown
 from unival.evaluate.parts import Parts, to_line, write_atomically
 from unival.evaluate.provenance import versions
-from unival.evaluate.scoring import Scoring, check, main_metric, score_predictions
+from unival.evaluate.scoring import Scoring, check, check_answers, main_metric, score_predictions
 from unival.inference import Inference, Prediction
 from unival.media import MediaError, MediaLoader
 from unival.seeding import rng_for
@@ -115,6 +115,9 @@ class Evaluation:
                 f"{', '.join(names)}. Fill them in, or remove the column to predict only.",
                 path=self.table.path,
             )
+        if not without:
+            ids, answers = [item.id for item in self.items], [item.raw_answers for item in self.items]
+            check_answers(self.spec, self.options, ids, answers)
         self.parts.claim(self.identity)
 
     def predict(self, progress: Progress = iter) -> None:

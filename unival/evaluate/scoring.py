@@ -13,7 +13,7 @@ from unival.errors import ConfigError, DataError
 from unival.evaluate.bootstrap import bleu_counts
 from unival.metrics.result import listing
 from unival.specs import SpecOptions, TaskSpec
-from unival.specs.scoring import caption_name, join_captions
+from unival.specs.scoring import join_captions, score_captions
 
 CAPTION_METRICS = ("bleu", "rouge", "cider")
 
@@ -72,6 +72,20 @@ def check(spec: TaskSpec, options: SpecOptions, scoring: Scoring) -> None:
         read_frequencies(scoring.document_frequencies)
 
 
+def check_answers(
+    spec: TaskSpec, options: SpecOptions, ids: Sequence[str], raw_answers: Sequence[Any]
+) -> None:
+    """Raise DataError when the official VQA accuracy is asked for and rows lack the human answers."""
+    if options.protocol != "official" or spec.name != "vqa":
+        return
+    without = [name for name, raw in zip(ids, raw_answers, strict=True) if not isinstance(raw, list)]
+    if without:
+        raise DataError(
+            "the official VQA accuracy needs every row's human answers as a list (JSONL, column 'answers'); "
+            f"they are not a list in {listing(without)}. Or leave --protocol official out."
+        )
+
+
 def score_predictions(
     spec: TaskSpec,
     predictions: Sequence[Any],
@@ -102,8 +116,8 @@ def score_predictions(
     ]
     per_item = {name: np.array([row[name] for row in rows]) for name in metrics}
     info: dict[str, Any] = {"protocol": "unival", "scale": "0 to 1"}
-    if options.protocol == "official" and spec.name == "vqa":
-        metrics, per_item = _official_answers(predictions, raw_answers or [], ids, metrics, per_item)
+    if options.protocol == "official" and spec.name == "vqa" and raw_answers is not None:
+        metrics, per_item = _official_answers(predictions, raw_answers, metrics, per_item)
         info["protocol"] = "official: vqa_accuracy is the VQA tool's, vqa_score the reference's exact match"
     return Scored(metrics, list(ids), per_item, info)
 
@@ -122,48 +136,36 @@ def _score_captions(
     ids: Sequence[str],
     scoring: Scoring,
 ) -> Scored:
-    from unival.metrics import caption_scores, ptb_tokenize
+    from unival.metrics import ptb_tokenize
 
     candidates, truth = join_captions(predictions, references, ids)
-    scores = caption_scores(
+    scores = score_captions(
         candidates,
         truth,
-        scoring.metrics,
-        scoring.tokenizer,
+        metrics=scoring.metrics,
+        tokenizer=scoring.tokenizer,
         protocol=options.protocol,
         document_frequencies=scoring.document_frequencies,
     )
     keys = list(candidates)
-    names = list(scores.corpus)
-    per_item = {
-        caption_name(name): np.array([scores.per_item[key][name] for key in keys], dtype=np.float64)
-        for name in names
-    }
+    per_item = {name: np.array([scores.per_item[key][name] for key in keys]) for name in scores.corpus}
     counts = None
     if "bleu" in scoring.metrics:
         split = str.split if scoring.tokenizer == "split" else ptb_tokenize
         words = [" ".join(split(candidates[key])).split() for key in keys]
         counts = bleu_counts(words, [[" ".join(split(text)).split() for text in truth[key]] for key in keys])
-    metrics = {caption_name(name): float(scores.corpus[name]) for name in names}
-    info = {**scores.info, "references_per_item": sum(map(len, truth.values())) / max(len(truth), 1)}
-    return Scored(metrics, keys, per_item, info, counts)
+    info = {**scores.info, "references_per_item": sum(map(len, truth.values())) / len(truth)}
+    return Scored(dict(scores.corpus), keys, per_item, info, counts)
 
 
 def _official_answers(
     predictions: Sequence[Any],
     raw_answers: Sequence[Any],
-    ids: Sequence[str],
     metrics: dict[str, float],
     per_item: dict[str, npt.NDArray[np.float64]],
 ) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float64]]]:
     from unival.metrics.vqa import vqa_accuracy
 
-    without = [name for name, raw in zip(ids, raw_answers, strict=True) if not isinstance(raw, list)]
-    if without:
-        raise DataError(
-            "the official VQA accuracy needs every row's human answers as a list (JSONL, column 'answers'); "
-            f"they are not a list in {listing(without)}. Or leave --protocol official out."
-        )
     rows = {str(k): str(output) for k, output in enumerate(predictions)}
     scores = vqa_accuracy(rows, {str(k): raw for k, raw in enumerate(raw_answers)})
     values = np.array([scores.per_item[str(k)]["accuracy"] for k in range(len(predictions))])

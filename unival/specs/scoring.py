@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unival.errors import DataError
 from unival.text import strip_punctuation
+
+if TYPE_CHECKING:
+    from unival.metrics import Scores
 
 
 def need_references(references: Sequence[Any], ids: Sequence[str] | None = None) -> None:
@@ -20,31 +23,39 @@ def need_references(references: Sequence[Any], ids: Sequence[str] | None = None)
 def caption_score(
     predictions: Sequence[str], references: Sequence[list[str]], ids: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Score captions, joined by id. Keys: cider (0 to 10), bleu1..4, rougel, and exact, the share of captions
-    that equal a reference but for case and punctuation (what counts where captions are labels)."""
-    from unival.metrics import caption_scores
+    """Score captions with the usual metrics: the corpus values of :func:`score_captions`."""
+    return score_captions(*join_captions(predictions, references, ids)).corpus
 
-    candidates, truth = join_captions(predictions, references, ids)
-    corpus = caption_scores(candidates, truth).corpus
-    scores = {caption_name(name): float(value) for name, value in corpus.items()}
-    plain = {key: {_plain(text) for text in texts} for key, texts in truth.items()}
-    scores["exact"] = sum(_plain(text) in plain[key] for key, text in candidates.items()) / len(candidates)
-    return scores
+
+def score_captions(candidates: dict[str, str], truth: dict[str, list[str]], **settings: Any) -> Scores:
+    """Score captions by id; ``settings`` are those of ``unival.metrics.caption_scores``.
+
+    Keys: cider (0 to 10), bleu1..4, rougel, and exact, the share of captions that equal a reference but for
+    case and punctuation (what counts where captions are labels).
+    """
+    from unival.metrics import Scores, caption_scores
+
+    scores = caption_scores(candidates, truth, **settings)
+    per_item = {key: {_short(n): float(v) for n, v in values.items()} for key, values in scores.per_item.items()}
+    for key, text in candidates.items():
+        per_item[key]["exact"] = float(_plain(text) in {_plain(reference) for reference in truth[key]})
+    corpus = {_short(name): float(value) for name, value in scores.corpus.items()}
+    corpus["exact"] = sum(values["exact"] for values in per_item.values()) / len(per_item)
+    return Scores(corpus, per_item, scores.info)
+
+
+def _short(name: str) -> str:
+    return name.lower().replace("_", "")  # Bleu_4 is bleu4
 
 
 def _plain(text: str) -> str:
     return " ".join(strip_punctuation(text).lower().split())
 
 
-def caption_name(name: str) -> str:
-    """Return the short name of a caption metric: ``Bleu_4`` is ``bleu4``."""
-    return name.lower().replace("_", "")
-
-
 def join_captions(
     predictions: Sequence[str], references: Sequence[list[str]], ids: Sequence[str] | None = None
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return id -> caption and id -> references; rows with one id are one item: first prediction, all references."""
+    """Return id -> caption and id -> references; rows with one id are one item, predicted once."""
     need_references(references, ids)
     keys = [str(key) for key in (ids if ids is not None else range(len(predictions)))]
     candidates: dict[str, str] = {}
