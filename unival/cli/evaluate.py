@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unival import options as cli_options
 from unival.errors import ConfigError, UnivalError
-
-if TYPE_CHECKING:
-    from unival.evaluate import Evaluation
 
 MODES = ("open", "trie", "rank", "beamsearch", "allcand")
 
@@ -116,6 +111,7 @@ def share(args: dict[str, Any]) -> int:
 def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     """Evaluate with the verb's arguments and return the result; None in a process that only predicts a share."""
     from unival.evaluate import processes, write_result
+    from unival.evaluate.prepare import prepare
 
     rank, size = processes.rank_and_size()
     started = processes.PARENT in os.environ
@@ -158,138 +154,6 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
         result["baseline"] = evaluation.baseline(train)
     write_result(out, result)
     return result
-
-
-def prepare(args: argparse.Namespace) -> tuple[Evaluation, Any, Path]:
-    """Load checkpoint and table: (evaluation, training table or None, folder of the result)."""
-    import torch
-
-    from unival.checkpoint import load_checkpoint
-    from unival.evaluate import Evaluation, Settings, file_hash, table_hash
-    from unival.evaluate.recipe import EvaluationRecipe, read_recipe, resolve_task
-    from unival.evaluate.scoring import Scoring
-    from unival.specs import SpecOptions, get_spec
-    from unival.tables import open_table
-
-    recipe = read_recipe(args.recipe) if args.recipe else EvaluationRecipe()
-    extra = recipe.extra
-    weights = args.weights or {True: "ema", False: "raw", None: "auto"}[extra.get("uses_ema")]
-    header = _header(Path(args.checkpoint))
-    loaded = load_checkpoint(args.checkpoint, weights, _vocabulary(args, extra, header))
-    own = not args.zero_shot and not args.recipe
-    validated = header.get("decoding", {}) if own and not args.task else {}
-    kept = (
-        {**({"prompts": loaded.prompts} if loaded.prompts else {}), **loaded.task_options}
-        if own
-        else recipe.options
-    )
-    given = cli_options.given(args, SpecOptions)
-    if {"answers", "ans2label_dict", "ans2label_file"} & set(given):  # one list replaces the other
-        kept = {k: v for k, v in kept.items() if k not in ("answers", "ans2label_dict", "ans2label_file")}
-    known = {
-        f.name for f in fields(SpecOptions)
-    }  # a newer version's checkpoint may keep options unknown here
-    options = SpecOptions.from_options(**{**{k: v for k, v in kept.items() if k in known}, **given})
-
-    named = args.task or recipe.task or loaded.task.get("name")
-    if named is None:
-        raise ConfigError("--task is missing: the checkpoint does not say what it was trained for")
-    task, modality = resolve_task(named, args.modality)
-    if modality is None and not args.task:
-        modality = recipe.modality or loaded.task.get("modality")
-    elif modality is None and task == loaded.task.get("name") and own:
-        modality = loaded.task.get("modality")
-    modality = modality or "image"
-    spec = get_spec(task, modality)
-    if task == "pretrain":
-        raise ConfigError("the checkpoint was trained on several tasks: name the one to evaluate with --task")
-    if modality not in loaded.model.modalities:
-        has = ", ".join(loaded.model.modalities) or "text only"
-        raise ConfigError(f"the checkpoint has no {modality} network (it has: {has})")
-
-    source = args.table or recipe.table
-    if source is None:
-        raise ConfigError("no table: name one, or a recipe with data.valid")
-    columns = args.selected_cols or extra.get("selected_cols")
-    root = args.image_dir or extra.get("image_dir")
-
-    def open_for(table: Any) -> Any:
-        return open_table(table, spec.fields, spec.layout_name, columns, media_root=root)
-
-    table = open_for(source)
-    settings = Settings(
-        batch_size=args.batch_size,
-        limit=args.limit,
-        num_workers=args.num_workers,
-        shard=args.shard,
-        num_shards=args.num_shards,
-        device=args.device,
-        dtype=args.precision,
-        allow_missing_media=args.allow_missing_media,
-        decoding={**validated.get("settings", {}), **extra.get("eval_args", {}), **args.eval_args},
-        mode=args.mode or extra.get("val_inference_type") or validated.get("mode"),
-        scoring=Scoring(
-            metrics=tuple(args.metrics or ()) or _words(extra.get("caption_metrics", "")) or Scoring.metrics,
-            tokenizer=args.tokenizer or Scoring.tokenizer,
-            document_frequencies=args.document_frequencies
-            or extra.get("document_frequencies", Scoring.document_frequencies),
-        ),
-    )
-    described = source if isinstance(source, str) else table.path
-    identity = {
-        "checkpoint_sha256": file_hash(args.checkpoint),
-        "weights": loaded.weights,
-        "data_sha256": table_hash(described, table.path),
-        "options": cli_options.to_dict(options),
-        "precision": args.precision,
-    }
-    about = {
-        "checkpoint": str(args.checkpoint),
-        "table": os.path.abspath(table.path),
-        "description": None if isinstance(source, str) and described == table.path else source,
-        "recipe": args.recipe,
-        "log": _training_log(Path(args.checkpoint)),
-    }
-    out = Path(args.out) if args.out else _default_folder(Path(args.checkpoint), task, modality, described)
-    model = loaded.model.to(args.device).to(getattr(torch, args.precision))
-    evaluation = Evaluation(model, loaded.vocabulary, spec, table, options, out, identity, settings, about)
-    return evaluation, open_for(args.train_table) if args.train_table else None, out
-
-
-def _header(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint of ours says beside its weights; empty for released files."""
-    from unival.checkpoint import read_header
-
-    if checkpoint.is_dir():
-        config = checkpoint / "config.json"
-        return json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return read_header(checkpoint)["task_state"].get("unival", {})
-
-
-def _vocabulary(args: argparse.Namespace, extra: Mapping[str, Any], header: Mapping[str, Any]) -> Any:
-    """The vocabulary to read a released file with; None for checkpoints that carry their own."""
-    from unival.vocabulary import Vocabulary
-
-    if Path(args.checkpoint).is_dir() or "vocabulary" in header:
-        return None
-    folder = args.bpe_dir or extra.get("bpe_dir")
-    if folder is None:
-        raise ConfigError(
-            f"'{args.checkpoint}' carries no vocabulary: give the folder of its BPE files with --bpe-dir"
-        )
-    return Vocabulary.load(folder, extra.get("code_dict_size", 8192), extra.get("num_bins", 1000))
-
-
-def _default_folder(checkpoint: Path, task: str, modality: str, table: str) -> Path:
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    name = task if modality == "image" else f"{modality}_{task}"
-    return folder / "evaluation" / f"{checkpoint.stem}-{name}-{Path(table).name.split('.')[0]}"
-
-
-def _training_log(checkpoint: Path) -> str | None:
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    log = folder / "train_log.jsonl"
-    return str(log.resolve()) if log.is_file() else None
 
 
 def _local_device() -> str | None:
