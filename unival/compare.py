@@ -21,7 +21,8 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of two runs. ``p`` is two-sided: McNemar's exact test for right-or-wrong items, else the bootstrap's.
+    """One metric of two runs. ``p`` is two-sided: McNemar's exact test where items are right or wrong, else
+    the bootstrap's.
 
     ``a_only`` and ``b_only`` count items that only one of them has right (McNemar), None for other metrics.
     """
@@ -44,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-item scores of a result: ``values`` metric -> (n,), ``counts`` (n, 10) of BLEU when it is a caption task."""
+    """Per-item scores of a result: ``values`` metric -> (n,), ``counts`` (n, 10) of BLEU or None."""
 
     keys: list[Any]
     values: dict[str, Array]
@@ -53,7 +54,7 @@ class Scores:
 
 
 def read_scores(source: str | Path) -> Scores:
-    """Read the per-item scores of a ``result.json`` or its folder. Raises DataError when they are absent or damaged."""
+    """Read the per-item scores beside a ``result.json``. Raises DataError when they are absent or damaged."""
     path = Path(source)
     path = path / "result.json" if path.is_dir() else path
     scores = path.parent / "scores.jsonl"
@@ -63,7 +64,7 @@ def read_scores(source: str | Path) -> Scores:
         task = result["task"]
     except FileNotFoundError as error:
         raise DataError(
-            f"{error.filename} does not exist; a comparison needs result.json and scores.jsonl of 'unival evaluate'"
+            f"{error.filename} does not exist; needed: result.json and scores.jsonl of 'unival evaluate'"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"is not a result of 'unival evaluate' ({error})", path=str(path)) from None
@@ -95,13 +96,13 @@ def compare(
     for name in ("task", "modality", "protocol"):
         if a.result.get(name) != b.result.get(name):
             raise ConfigError(
-                f"the runs differ in {name}: '{a.result.get(name)}' and '{b.result.get(name)}'; they are not comparable"
+                f"the runs differ in {name}, '{a.result.get(name)}' and '{b.result.get(name)}': not comparable"
             )
     theirs, ours = set(b.keys), set(a.keys)
     different = [key for key in (*a.keys, *b.keys) if (key in ours) != (key in theirs)]
     if different and not allow_partial:
         raise DataError(
-            f"{len(different)} items are in one run only: {listing(different)}; evaluate both on the same table, "
+            f"{len(different)} items are in one run only: {listing(different)}; evaluate both on one table, "
             "or compare the common ones with --allow-partial"
         )
     common = [key for key in a.keys if key in theirs]
@@ -146,7 +147,7 @@ def mcnemar(a_only: int, b_only: int) -> float:
 
 
 def bootstrap_p(differences: Array) -> float:
-    """Two-sided p-value: twice the smaller share of resamples on either side of zero, never below 1 / resamples."""
+    """Two-sided p-value: twice the smaller share of resamples on either side of zero, never 0."""
     n = len(differences)
     below, above = (differences <= 0).sum(), (differences >= 0).sum()
     return float(min(1.0, 2 * (min(below, above) + 1) / (n + 1)))

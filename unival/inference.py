@@ -23,7 +23,7 @@ ALIASES = {"trie": "beamsearch", "rank": "allcand"}
 
 @dataclass(frozen=True)
 class Prediction:
-    """One decoded answer: text or box (x0, y0, x1, y1 in input pixels), its log-probability, n-best if asked."""
+    """One decoded answer: text or box (x0, y0, x1, y1 in input pixels), its log-probability, n-best."""
 
     id: str
     output: Any

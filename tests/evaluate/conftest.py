@@ -66,7 +66,7 @@ def make_checkpoint(folder: Path, world: Path, task: str, **options: Any) -> Pat
         audio_encoder_name="pann_cnn6",
         **SMALL,
     )
-    # An untrained model says the same about every picture; wide weights and real batch statistics change that.
+    # An untrained model says the same about every picture; wide weights and real statistics change that.
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

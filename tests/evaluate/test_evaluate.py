@@ -46,15 +46,23 @@ def test_result_says_what_was_done(checkpoint: Path, world: Path, tmp_path: Path
         "--train-table", world / "tables/caption_train.tsv",
     )  # fmt: skip
     assert result["n"] == 8 and result["coverage"] == 1.0 and result["limit"] == 8
-    assert set(result["metrics"]) >= {"cider", "bleu4", "rougel"} and set(result["baseline"]) == set(result["metrics"])
+    assert set(result["metrics"]) >= {"cider", "bleu4", "rougel"} and set(result["baseline"]) == set(
+        result["metrics"]
+    )
     assert set(result["intervals"]) == set(result["metrics"])
     low, high = result["intervals"]["rougel"]
     assert low <= result["metrics"]["rougel"] <= high
     assert result["scoring"]["tokenizer"] == "ptb" and result["scoring"]["document_frequencies"] == "corpus"
-    assert result["protocol"] == "unival" and result["decoding"]["beam"] == 1 and result["precision"] == "float32"
+    assert (
+        result["protocol"] == "unival"
+        and result["decoding"]["beam"] == 1
+        and result["precision"] == "float32"
+    )
     assert len(result["checkpoint_sha256"]) == len(result["data_sha256"]) == 64
     assert {"torch", "unival", "numpy", "python"} <= set(result["versions"])
-    more = evaluate(checkpoint, world / "tables/caption_test.tsv", tmp_path, "--image-dir", world, "--limit", 10)
+    more = evaluate(
+        checkpoint, world / "tables/caption_test.tsv", tmp_path, "--image-dir", world, "--limit", 10
+    )
     assert more["n"] == 10 and len(predictions(tmp_path)) == 10
     parts = (tmp_path / "parts" / "0-of-1.jsonl").read_text().splitlines()
     assert len({json.loads(line)["row"] for line in parts}) == len(parts), "a row was predicted twice"
@@ -76,11 +84,25 @@ def test_another_run_is_refused_and_restart_discards_it(
     checkpoint: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = world / "tables/caption_val.tsv"
-    words = ("evaluate", checkpoint, table, "--out", tmp_path, "--image-dir", world, "--limit", 4, "--device", "cpu")
+    words = (
+        "evaluate",
+        checkpoint,
+        table,
+        "--out",
+        tmp_path,
+        "--image-dir",
+        world,
+        "--limit",
+        4,
+        "--device",
+        "cpu",
+    )
     assert main([str(word) for word in (*words, "--eval-args", '{"beam": 1, "max_len_b": 3}')]) == 0
     error = refused(capsys, *words, "--eval-args", '{"beam": 2, "max_len_b": 3}')
     assert "decoding.beam (1 there, 2 now)" in error and "--restart" in error
-    assert main([str(word) for word in (*words, "--eval-args", '{"beam": 2, "max_len_b": 3}', "--restart")]) == 0
+    assert (
+        main([str(word) for word in (*words, "--eval-args", '{"beam": 2, "max_len_b": 3}', "--restart")]) == 0
+    )
     assert json.loads((tmp_path / "result.json").read_text())["decoding"]["beam"] == 2
 
 
@@ -89,19 +111,32 @@ def test_captions_of_one_image_are_one_prediction(checkpoint: Path, world: Path,
     image = next(column for column in range(len(lines[0])) if lines[0][column].startswith("images/"))
     text = next(column for column in range(len(lines[0])) if "&&" in lines[0][column])
     joined = [{"image": line[image], "caption": line[text]} for line in lines]
-    apart = [{"image": r["image"], "caption": c} for k in range(4) for r in joined for c in r["caption"].split("&&")[k : k + 1]]
-    one = evaluate(checkpoint, write_rows(tmp_path / "one.jsonl", joined), tmp_path / "a", "--image-dir", world)
-    many = evaluate(checkpoint, write_rows(tmp_path / "many.jsonl", apart), tmp_path / "b", "--image-dir", world)
+    apart = [
+        {"image": r["image"], "caption": c}
+        for k in range(4)
+        for r in joined
+        for c in r["caption"].split("&&")[k : k + 1]
+    ]
+    one = evaluate(
+        checkpoint, write_rows(tmp_path / "one.jsonl", joined), tmp_path / "a", "--image-dir", world
+    )
+    many = evaluate(
+        checkpoint, write_rows(tmp_path / "many.jsonl", apart), tmp_path / "b", "--image-dir", world
+    )
     assert len(apart) == 48 and one["n"] == many["n"] == 12
     assert one["metrics"] == many["metrics"] and one["intervals"] == many["intervals"]
     assert [(p["id"], p["prediction"]) for p in predictions(tmp_path / "a")] == [
         (p["id"], p["prediction"]) for p in predictions(tmp_path / "b")
     ]
-    limited = evaluate(checkpoint, tmp_path / "many.jsonl", tmp_path / "c", "--image-dir", world, "--limit", 5)
+    limited = evaluate(
+        checkpoint, tmp_path / "many.jsonl", tmp_path / "c", "--image-dir", world, "--limit", 5
+    )
     assert limited["n"] == 5 and limited["scoring"]["references_per_item"] == 4.0
 
 
-def test_missing_media(checkpoint: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_media(
+    checkpoint: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = sorted(path.name for path in (world / "images").glob("test_*"))[:6]
     shutil.copytree(world / "images", tmp_path / "images")
     (tmp_path / "images" / names[2]).unlink()
@@ -129,11 +164,26 @@ def test_a_bad_target_shows_before_anything_is_predicted(
 ) -> None:
     rows = [{"image": "images/test_00000.jpg", "text": "a", "box": box} for box in ("0,0,9,9", "0,0,nine,9")]
     table = write_rows(tmp_path / "t.jsonl", rows)
-    words = ("evaluate", checkpoint, table, "--task", "refcoco", "--image-dir", world, "--out", tmp_path / "o")
+    words = (
+        "evaluate",
+        checkpoint,
+        table,
+        "--task",
+        "refcoco",
+        "--image-dir",
+        world,
+        "--out",
+        tmp_path / "o",
+    )
     error = refused(capsys, *words, "--device", "cpu")
     assert "line 2" in error and "box" in error and not (tmp_path / "o" / "parts").exists()
-    partly = write_rows(tmp_path / "p.jsonl", [{"image": "images/test_00000.jpg", "question": "q?", "answer": a} for a in ("x", None)])
-    error = refused(capsys, "evaluate", checkpoint, partly, "--task", "vqa", "--image-dir", world, "--out", tmp_path / "o")
+    partly = write_rows(
+        tmp_path / "p.jsonl",
+        [{"image": "images/test_00000.jpg", "question": "q?", "answer": a} for a in ("x", None)],
+    )
+    error = refused(
+        capsys, "evaluate", checkpoint, partly, "--task", "vqa", "--image-dir", world, "--out", tmp_path / "o"
+    )
     assert "1 of 2 items carry no target" in error
 
 
@@ -143,7 +193,15 @@ def test_java_is_missed_before_anything_is_predicted(
     monkeypatch: pytest.MonkeyPatch, metric: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("PATH", str(tmp_path))
-    words = ("evaluate", checkpoint, world / "tables/caption_val.tsv", "--image-dir", world, "--out", tmp_path / "o")
+    words = (
+        "evaluate",
+        checkpoint,
+        world / "tables/caption_val.tsv",
+        "--image-dir",
+        world,
+        "--out",
+        tmp_path / "o",
+    )
     error = refused(capsys, *words, "--metrics", f"cider,{metric}", "--device", "cpu")
     assert "Nothing was predicted" in error and not (tmp_path / "o").exists()
     assert "unknown metric 'ciderr'" in refused(capsys, *words, "--metrics", "ciderr", "--device", "cpu")
@@ -172,7 +230,19 @@ class TestAnswers:
         else:
             answers.write_bytes(pickle.dumps({name: k for k, name in enumerate(self.ANSWERS)}))
         table = world / "tables" / ("vqa_test.tsv" if task == "vqa" else "video_vqa_test.tsv")
-        words = ("--task", task, "--mode", mode, "--ans2label-file", answers, "--image-dir", world, "--limit", 12, *SHORT)
+        words = (
+            "--task",
+            task,
+            "--mode",
+            mode,
+            "--ans2label-file",
+            answers,
+            "--image-dir",
+            world,
+            "--limit",
+            12,
+            *SHORT,
+        )
         result = evaluate(model, table, tmp_path / "out", *words)
         found = predictions(tmp_path / "out")
         assert {p["prediction"] for p in found} <= set(self.ANSWERS)
@@ -183,14 +253,20 @@ class TestAnswers:
     ) -> None:
         table = world / "tables/vqa_test.tsv"
         words = ("--image-dir", world, "--limit", 6)
-        result = evaluate(model, table, tmp_path / "a", *words, "--mode", "open", "--ans2label-file", "absent.txt")
+        result = evaluate(
+            model, table, tmp_path / "a", *words, "--mode", "open", "--ans2label-file", "absent.txt"
+        )
         assert result["decoding"]["mode"] == "open" and "answers" not in result["decoding"]
-        error = refused(capsys, "evaluate", model, table, "--out", tmp_path / "b", *words, "--mode", "trie", *FAST)
+        error = refused(
+            capsys, "evaluate", model, table, "--out", tmp_path / "b", *words, "--mode", "trie", *FAST
+        )
         assert "no closed list" in error and "ans2label_file" in error
         evil = tmp_path / "evil.pkl"
         evil.write_bytes(pickle.dumps(shutil.rmtree))
         words = (*words, "--mode", "rank", "--ans2label-file", evil)
-        assert "only plain" in refused(capsys, "evaluate", model, table, "--out", tmp_path / "b", *words, *FAST)
+        assert "only plain" in refused(
+            capsys, "evaluate", model, table, "--out", tmp_path / "b", *words, *FAST
+        )
 
     def test_official_accuracy(
         self, model: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -215,7 +291,18 @@ def test_recipe_replaces_the_checkpoints_prompt_and_options(
         f"inputs: {{patch_image_size: 64, image_dir: '{world}', prompts: {{caption.image: ' say it'}}}}\n"
         "validation: {eval_args: {beam: 3, max_len_b: 4}}\n"
     )
-    words = ["evaluate", checkpoint, "--recipe", recipe, "--out", tmp_path / "o", "--limit", 3, "--device", "cpu"]
+    words = [
+        "evaluate",
+        checkpoint,
+        "--recipe",
+        recipe,
+        "--out",
+        tmp_path / "o",
+        "--limit",
+        3,
+        "--device",
+        "cpu",
+    ]
     assert main([str(word) for word in words]) == 0
     result = json.loads((tmp_path / "o" / "result.json").read_text())
     assert result["options"]["patch_image_size"] == 64 and OPTIONS["patch_image_size"] == 32
@@ -227,10 +314,14 @@ def test_recipe_replaces_the_checkpoints_prompt_and_options(
     words = [*plain, "--image-dir", world, "--limit", 2, "--patch-image-size", 48, *FAST]
     assert main([str(word) for word in words]) == 0
     options = json.loads((tmp_path / "z" / "result.json").read_text())["options"]
-    assert options["patch_image_size"] == 48 and options["num_frames"] == 4  # the default, not the checkpoint's 2
+    assert (
+        options["patch_image_size"] == 48 and options["num_frames"] == 4
+    )  # the default, not the checkpoint's 2
 
 
-def test_random_frames_and_crops_are_an_option_and_seeded(checkpoint: Path, world: Path, tmp_path: Path) -> None:
+def test_random_frames_and_crops_are_an_option_and_seeded(
+    checkpoint: Path, world: Path, tmp_path: Path
+) -> None:
     table = world / "tables/video_caption_train.tsv"
     runs = {}
     for name, words in {
@@ -247,7 +338,16 @@ def test_random_frames_and_crops_are_an_option_and_seeded(checkpoint: Path, worl
     assert runs["a"] != runs["b"] != runs["d"]
     table = world / "tables/audio_caption_train.tsv"
     for name, crop in (("e", "centre"), ("f", "rand")):
-        words = ("--task", "audio_caption", "--image-dir", world, "--max-audio-len", 8000, "--eval-audio-crop", crop)
+        words = (
+            "--task",
+            "audio_caption",
+            "--image-dir",
+            world,
+            "--max-audio-len",
+            8000,
+            "--eval-audio-crop",
+            crop,
+        )
         evaluate(checkpoint, table, tmp_path / name, *words)
         runs[name] = [p["score"] for p in predictions(tmp_path / name)]
     assert runs["e"] != runs["f"]
@@ -265,7 +365,16 @@ def test_report_is_written_from_results(checkpoint: Path, world: Path, tmp_path:
                     member = tarfile.TarInfo(f"{folder}/{path.name}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
-    words = ("--task", task, "--image-dir", archive, "--limit", 3, "--train-table", world / f"tables/{name}_test.tsv")
+    words = (
+        "--task",
+        task,
+        "--image-dir",
+        archive,
+        "--limit",
+        3,
+        "--train-table",
+        world / f"tables/{name}_test.tsv",
+    )
     result = evaluate(checkpoint, world / f"tables/{name}_test.tsv", tmp_path / "o", *words)
     assert Path(result["media_root"]) == archive
     report = write_report([tmp_path / "o" / "result.json"], tmp_path / "report")
@@ -279,5 +388,7 @@ def test_log_of_the_training_run_is_named(checkpoint: Path, world: Path, tmp_pat
     shutil.copytree(checkpoint, copy)
     log = copy / "train_log.jsonl"
     log.write_text('{"update": 1, "split": "train", "loss": 3.0}\n')
-    result = evaluate(copy, world / "tables/caption_val.tsv", tmp_path / "o", "--image-dir", world, "--limit", 2)
+    result = evaluate(
+        copy, world / "tables/caption_val.tsv", tmp_path / "o", "--image-dir", world, "--limit", 2
+    )
     assert result["log"] == str(log.resolve())

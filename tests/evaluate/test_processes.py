@@ -22,21 +22,19 @@ Run = tuple[bytes, bytes, dict[str, Any]]
 
 def words(checkpoint: Path, world: Path, out: Path, *more: object) -> list[str]:
     table = world / "tables" / "caption_test.tsv"
-    return [
-        str(word)
-        for word in (
-            "evaluate",
-            checkpoint,
-            table,
-            "--image-dir",
-            world,
-            "--out",
-            out,
-            "--eval-args",
-            DECODING,
-        )
-        + ("--batch-size", 4, "--device", "cpu", *more)
-    ]
+    given = (
+        "--image-dir",
+        world,
+        "--out",
+        out,
+        "--eval-args",
+        DECODING,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+    )
+    return [str(word) for word in ("evaluate", checkpoint, table, *given, *more)]
 
 
 def outcome(folder: Path) -> Run:

@@ -18,7 +18,7 @@ _TINY, _SMALL = 1e-15, 1e-9
 def bleu_counts(
     candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> npt.NDArray[np.float64]:
-    """What corpus BLEU sums over captions, (n, 10): matched and guessed 1- to 4-grams, length, reference length."""
+    """What corpus BLEU sums over captions (n, 10): matched and guessed 1- to 4-grams, the two lengths."""
     rows = []
     for words, refs in zip(candidates, references, strict=True):
         best: dict[tuple[str, ...], int] = {}

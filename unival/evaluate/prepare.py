@@ -1,4 +1,4 @@
-"""From the arguments of ``unival evaluate`` to an evaluation: checkpoint, recipe, table and options put together."""
+"""From the arguments of ``unival evaluate`` to an evaluation: checkpoint, recipe, table and options."""
 
 from __future__ import annotations
 

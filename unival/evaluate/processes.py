@@ -28,8 +28,8 @@ def rank_and_size() -> tuple[int, int]:
         return 0, 1
     if "MASTER_ADDR" not in os.environ:
         raise ConfigError(
-            "RANK and WORLD_SIZE are set but MASTER_ADDR is not: start with torchrun, use --processes, or give "
-            "every process its --shard and --num-shards and merge with a last run without them"
+            "RANK and WORLD_SIZE are set but MASTER_ADDR is not: start with torchrun, use --processes, or "
+            "give every process its --shard and --num-shards and merge with a last run without them"
         )
     return int(os.environ["RANK"]), size
 
@@ -49,7 +49,7 @@ def leave() -> None:
 
 
 def start(arguments: Mapping[str, Any], count: int, devices: Sequence[str]) -> list[subprocess.Popen[str]]:
-    """Start shards 1 to count - 1 with the arguments of ``unival evaluate``; shard k runs on device k mod n."""
+    """Start shards 1 to count - 1 with the verb's arguments; shard k runs on device k mod n."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
     running = []
     for shard in range(1, count):

@@ -37,7 +37,7 @@ def sha256(files: Iterable[str | os.PathLike[str]]) -> str:
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a checkpoint: a file, or config and weights of a folder (config holds the vocabulary's print).
+    """SHA-256 of a checkpoint: a file, or config (it names the vocabulary) and weights of a folder.
 
     Raises CheckpointError when it is absent.
     """

@@ -50,7 +50,7 @@ class Settings:
     allow_missing_media: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
     mode: str | None = None
-    scoring: Scoring = Scoring()
+    scoring: Scoring = field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_shards", "limit"):
@@ -167,15 +167,15 @@ class Evaluation:
         self.parts.merge(records)
         if absent:
             raise DataError(
-                f"{len(absent)} of {len(self.items)} items have no prediction yet; start the same command again, "
-                "only these are predicted"
+                f"{len(absent)} of {len(self.items)} items have no prediction yet; start the same command "
+                "again: only these are predicted"
             )
         if broken and not self.settings.allow_missing_media:
             first = found[broken[0].row]["error"]
             raise DataError(
-                f"{len(broken)} of {len(self.items)} items have unreadable media, the first: {first}. Evaluation never "
-                "replaces media: mend them and start again (only these are predicted), or score the others "
-                "with --allow-missing-media."
+                f"{len(broken)} of {len(self.items)} items have unreadable media, the first: {first}. "
+                "Evaluation never replaces media: mend them and start again (only these are predicted), or score "
+                "the others with --allow-missing-media."
             )
         result = {
             **self.about,
@@ -245,7 +245,7 @@ class Evaluation:
 
 
 class _Batches(torch.utils.data.Dataset[Any]):
-    """Collated batches for the loader: (rows, batch, records of unreadable rows), or the error of a bad row."""
+    """Collated batches: (rows, batch, records of unreadable rows), or the error of a bad row."""
 
     def __init__(self, evaluation: Evaluation, batches: list[list[int]]) -> None:
         self.table, self.spec, self.media = evaluation.table, evaluation.spec, evaluation.media

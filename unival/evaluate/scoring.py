@@ -1,4 +1,4 @@
-"""From predictions to metrics and per-item scores: the one path of training-time validation and evaluation."""
+"""From predictions to metrics and per-item scores, with the scorers that training-time validation uses."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Scoring:
 class Scored:
     """``metrics`` over the whole set; ``per_item``: metric -> (n,) in the order of ``keys``.
 
-    ``counts`` (n, 10) are the sums that corpus BLEU is made of, for captions. ``info`` says what was computed:
-    protocol, tokeniser, document frequencies, scale, warnings.
+    ``counts`` (n, 10) are the sums that corpus BLEU is made of, for captions. ``info`` says what was
+    computed: protocol, tokeniser, document frequencies, scale, warnings.
     """
 
     metrics: dict[str, float]
