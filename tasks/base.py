@@ -175,7 +175,9 @@ class UnivalTask(LegacyFairseqTask):
             shard_id=shard_id,
             num_workers=num_workers,
             epoch=epoch,
-            buffer_size=data_buffer_size,
+            # Without workers the buffer's thread would draw augmentation from the generator that dropout
+            # draws from at the same time, and no two runs would be equal.
+            buffer_size=data_buffer_size if num_workers else 0,
             skip_remainder_batch=skip_remainder_batch,
         )
 

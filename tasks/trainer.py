@@ -25,7 +25,7 @@ from unival.tasks.validation import FALLING
 logger = logging.getLogger(__name__)
 
 # Classes that our own checkpoints hold besides tensors and plain containers.
-torch.serialization.add_safe_globals([Namespace])
+_SAFE = [Namespace]
 
 _LAST = "checkpoint_last.pt"
 
@@ -109,7 +109,8 @@ class UnivalTrainer(Trainer):
         # fairseq's own branch deletes the weights and then restores the EMA from them.
         self.cfg.ema.store_ema = False
         try:
-            extra = super().load_checkpoint(filename, reset_optimizer, *args, **kwargs)
+            with torch.serialization.safe_globals(_SAFE):
+                extra = super().load_checkpoint(filename, reset_optimizer, *args, **kwargs)
         except CheckpointError:
             raise
         except (AssertionError, pickle.UnpicklingError) as error:

@@ -174,6 +174,6 @@ def train(runner, world, tmp_path):
 
 def command(task: str, data, world: Path, folder: Path, *options: str) -> list[str]:
     """Options of the engine for a small run; ``data`` is one path or several."""
-    paths = data if isinstance(data, str) else ",".join(str(path) for path in data)
+    paths = str(data) if isinstance(data, (str, Path)) else ",".join(str(path) for path in data)
     where = [f"--task={task}", f"--bpe-dir={world / 'vocabulary'}", f"--image-dir={world}", f"--save-dir={folder}"]
     return [paths, *where, *FIRST_OPTIONS, *options]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 
 import pytest
 import torch
@@ -32,6 +33,8 @@ def test_task_trains_and_validates(train, world, tables, task):
     assert {2, 4} <= {r["update"] for r in run.scores()}
     assert all(math.isfinite(r[metric]) for r in run.scores())
     assert all(math.isfinite(value) for value in run.losses()) and len(run.losses()) == 4
-    best = torch.load(run.folder / "checkpoint_best.pt", weights_only=True)["extra_state"]["best"]
+    with torch.serialization.safe_globals([Namespace]):
+        state = torch.load(run.folder / "checkpoint_best.pt", weights_only=True)
+    best = state["extra_state"]["best"]
     assert best == max(r[metric] for r in run.scores())
     assert "nan" not in run.text.lower() and "Traceback" not in run.text
