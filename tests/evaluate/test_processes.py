@@ -16,6 +16,8 @@ from conftest import unival
 
 from unival.cli import main
 
+pytestmark = pytest.mark.slow  # many processes
+
 DECODING = '{"beam": 2, "max_len_b": 8, "min_len": 3}'
 Run = tuple[bytes, bytes, dict[str, Any]]
 

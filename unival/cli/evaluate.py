@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     for warning in filter(None, [result.get("scoring", {}).get("warning")]):
         print(f"warning: {warning}")
     print(
-        f"n = {result['n']}, coverage {result['coverage']:.1%}; result: {Path(result['folder']) / 'result.json'}"
+        f"n = {result['n']}, coverage {result['coverage']:.1%}; "
+        f"result: {Path(result['folder']) / 'result.json'}"
     )
     return 0
 
@@ -109,7 +110,7 @@ def share(args: dict[str, Any]) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
-    """Evaluate with the verb's arguments and return the result; None in a process that only predicts a share."""
+    """Evaluate with the verb's arguments; returns the result, None where only a share was predicted."""
     from unival.evaluate import processes, write_result
     from unival.evaluate.prepare import prepare
 
@@ -117,7 +118,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     started = processes.PARENT in os.environ
     share_only = args.shard is not None
     if args.processes > 1 and (share_only or size > 1):
-        raise ConfigError("--processes is for one machine without --shard or a launcher: give one of them")
+        raise ConfigError("--processes is for one machine, without --shard or a launcher")
     if size > 1:
         args.shard, args.num_shards = rank, size
         args.device = args.device or _local_device()

@@ -174,8 +174,8 @@ class Evaluation:
             first = found[broken[0].row]["error"]
             raise DataError(
                 f"{len(broken)} of {len(self.items)} items have unreadable media, the first: {first}. "
-                "Evaluation never replaces media: mend them and start again (only these are predicted), or score "
-                "the others with --allow-missing-media."
+                "Evaluation never replaces media: mend them and start again (only these are predicted), or "
+                "score the others with --allow-missing-media."
             )
         result = {
             **self.about,
