@@ -37,11 +37,16 @@ FIRST_OPTIONS = [*MODEL, *DATA, *TRAIN]
 
 @dataclass
 class Finished:
-    """A finished run: exit code, everything it printed, its folder and its records."""
+    """A finished run: exit code, what it printed on either stream, its folder and its records."""
 
     code: int
-    text: str
+    out: str
+    err: str
     folder: Path
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
 
     @property
     def records(self) -> list[dict]:
@@ -95,7 +100,7 @@ class Runner:
     ) -> Started:
         """Start ``python -m PROGRAM ARGV...``; ``folder`` is where the run will write its records."""
         self.count += 1
-        log = self.scratch / f"run{self.count}.log"
+        log = self.scratch / f"run{self.count}"
         words = [str(word) for word in argv]
         job = {"program": program, "argv": words, "env": env or {}, "cwd": str(cwd), "log": str(log)}
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -123,18 +128,22 @@ class Started:
     folder: Path
 
     def finish(self) -> Finished:
-        return Finished(self.runner.wait(self.pid), self.log.read_text(), self.folder)
+        code = self.runner.wait(self.pid)
+        return Finished(code, self._text(".out"), self._text(".err"), self.folder)
+
+    def _text(self, ending: str) -> str:
+        return self.log.with_suffix(ending).read_text()
 
     def kill_after(self, update: int) -> None:
         """Kill the whole process group once ``update`` is logged."""
         path = self.folder / "train_log.jsonl"
-        for _ in range(3000):
+        for _ in range(30_000):
             if path.is_file() and any(f'"update": {update},' in line for line in path.read_text().splitlines()):
                 break
-            assert self.pid not in self.runner.codes, self.log.read_text()
+            assert self.pid not in self.runner.codes, self._text(".err")
             time.sleep(0.01)
         else:
-            raise AssertionError(f"update {update} never came: {self.log.read_text()}")
+            raise AssertionError(f"update {update} never came: {self._text('.err')}")
         os.killpg(self.pid, signal.SIGKILL)
         assert self.runner.wait(self.pid) == -signal.SIGKILL
 

@@ -15,9 +15,8 @@ import sys
 
 def child(job: dict) -> None:
     os.setpgid(0, 0)
-    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for number, ending in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(job["log"] + ending, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     code = 70
@@ -47,6 +46,9 @@ def main() -> None:
     import unival.plugin
     import unival.specs  # noqa: F401
 
+    import logging
+
+    logging.getLogger().handlers.clear()  # some library made one
     print(json.dumps({"ready": True}), flush=True)
     running: set[int] = set()
     while True:

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 import pytest
 import torch
 import yaml
+from checks import same, weights
 
 LONG = ("--max-update=12", "--save-interval-updates=4", "--dropout=0.1", "--num-workers=0", "--validate-interval=1")
-
-
-def weights(folder, name="checkpoint_last.pt"):
-    with torch.serialization.safe_globals([Namespace]):
-        return torch.load(folder / name, weights_only=True)
-
-
-def same(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key]), key
 
 
 def resumed(train, task, data, *options, killed_at=6):
