@@ -78,7 +78,7 @@ def _draw(rng: np.random.Generator, side: int, held_out: bool) -> Scene:
     aspect = rng.random()
     width = side if aspect < 0.9 else side * 5 // 4
     height = side if aspect < 0.8 or aspect >= 0.9 else side * 5 // 4
-    count = int(rng.choice([1, 2, 3], p=[0.4, 0.48, 0.12]))
+    count = int(rng.choice([1, 2, 3], p=[0.7, 0.25, 0.05]))
     things: list[Thing] = []
     taken: set[tuple[str, str]] = set()
     while len(things) < count:
