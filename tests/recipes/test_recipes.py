@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from unival.config import PARTS, ModelConfig
+from unival.options import from_namespace, given
 from unival.recipe import load_recipe, to_arguments
+from unival.specs import SpecOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("fairseq")
@@ -25,6 +28,7 @@ def scripts() -> list[str]:
 
 @pytest.mark.parametrize("path", recipes())
 def test_recipe_is_accepted(path, tmp_path, monkeypatch):
+    from unival.tasks.options import TaskOptions
     from unival.train import known_options, parse
 
     for name in ("DATA", "OUT", "WEIGHTS"):
@@ -36,6 +40,10 @@ def test_recipe_is_accepted(path, tmp_path, monkeypatch):
     assert args.task == recipe.choices["task"] and args.arch == recipe.choices["arch"]
     assert Path(args.save_dir).is_relative_to(tmp_path), "outputs go below UNIVAL_OUT"
     assert args.max_update or args.max_epoch, "a run has an end"
+    from_namespace(args, TaskOptions)
+    from_namespace(args, SpecOptions)  # names of prompts, ranges of values
+    options = {name: value for part in PARTS.values() for name, value in given(args, part).items()}
+    ModelConfig.from_options(args.arch, 1000, **options)
     for name, value in recipe.options.items():
         assert hasattr(args, name.replace("-", "_")), name
         if isinstance(value, bool) and value:
