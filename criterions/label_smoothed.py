@@ -15,7 +15,6 @@ from fairseq.logging import metrics
 from unival import options as cli_options
 from unival.losses import AllowedTokens, LossOptions, LossOutput, combine, label_smoothed_loss
 
-
 _LOGGED = (
     "loss", "nll_loss", "ntokens", "nsentences", "sample_size", "n_correct", "total",
     "loss_v1", "loss_v2", "sample_size_v1", "sample_size_v2",

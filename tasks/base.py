@@ -100,7 +100,11 @@ class UnivalTask(LegacyFairseqTask):
 
     def open(self, path: str) -> Table:
         return open_table(
-            path, self.spec.fields, self.spec.layout_name, self.cfg.selected_cols, media_root=self.cfg.image_dir
+            path,
+            self.spec.fields,
+            self.spec.layout_name,
+            self.cfg.selected_cols,
+            media_root=self.cfg.image_dir,
         )
 
     def source(self, table: Table, name: str) -> DataSource:
@@ -123,7 +127,9 @@ class UnivalTask(LegacyFairseqTask):
         training = split == self.args.train_subset
         self.add_dataset(split, self.sources(split, epoch), training)
 
-    def add_dataset(self, split: str, sources: list[DataSource], training: bool, split_groups: bool = False) -> None:
+    def add_dataset(
+        self, split: str, sources: list[DataSource], training: bool, split_groups: bool = False
+    ) -> None:
         """Make the data set of a split, and for validation what predicts and scores it."""
         dataset = SpecDataset(sources, self.vocabulary, self.options.seed, training, split_groups)
         self.datasets[split] = dataset
@@ -186,14 +192,18 @@ class UnivalTask(LegacyFairseqTask):
         world = max(1, cfg.distributed_training.distributed_world_size)
         accumulate = cfg.optimization.update_freq[0]
         dataset = self.datasets[self.args.train_subset]
-        lines = [f"  {s.name}: {len(s.table):,} rows of {s.spec.name} ({s.spec.modality}) in {s.table.path}" for s in dataset.sources]
+        lines = [
+            f"  {s.name}: {len(s.table):,} rows of {s.spec.name} ({s.spec.modality}) in {s.table.path}"
+            for s in dataset.sources
+        ]
         effective = cfg.dataset.batch_size * world * accumulate
         steps = f"{total:,} updates" if total else "no end set"
         return "\n".join(
             [
                 "plan:",
                 *lines,
-                f"  {world} rank(s) x {cfg.dataset.batch_size} rows x {accumulate} accumulated = {effective} rows an update",
+                f"  {world} rank(s) x {cfg.dataset.batch_size} rows x {accumulate} accumulated"
+                f" = {effective} rows an update",
                 f"  {per_epoch:,} updates an epoch, {steps}",
             ]
         )
@@ -273,7 +283,9 @@ class UnivalTask(LegacyFairseqTask):
         stats.update(scores)
         name = self.best_metric
         if not math.isfinite(stats.get(name, math.nan)):
-            raise DataError(f"validation gives no finite '{name}': the best checkpoint cannot be chosen by it")
+            raise DataError(
+                f"validation gives no finite '{name}': the best checkpoint cannot be chosen by it"
+            )
         best = getattr(checkpoint_utils.save_checkpoint, "best", None)
         if best is not None:
             choose = min if name in FALLING else max
@@ -310,7 +322,9 @@ class UnivalTask(LegacyFairseqTask):
                 f"this run's is {self.vocabulary.fingerprint()[:12]}). Give its own with --bpe-dir."
             )
         if arch is not None and arch.replace("ofa_", "unival_") != self.args.arch:
-            raise CheckpointError(f"{filename} holds a model of arch '{arch}', this run asks for --arch {self.args.arch}")
+            raise CheckpointError(
+                f"{filename} holds a model of arch '{arch}', this run asks for --arch {self.args.arch}"
+            )
 
     @property
     def source_dictionary(self) -> None:

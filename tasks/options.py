@@ -25,7 +25,9 @@ class TaskOptions:
     """Data files, vocabulary, validation and safety limits of a run."""
 
     data: str = field(default="", metadata={"internal": True})
-    bpe_dir: str | None = _option(None, "folder of the vocabulary: the released GPT-2 files or one made by 'unival data vocabulary'")
+    bpe_dir: str | None = _option(
+        None, "folder of the vocabulary: the released GPT-2 files or one made by 'unival data vocabulary'"
+    )
     code_dict_size: int = _option(8192, "number of image codes in the vocabulary (released files)")
     num_bins: int = _option(1000, "number of coordinate bins in the vocabulary (released files)")
     selected_cols: str | None = _option(None, "columns of a headerless TSV, e.g. 0,4,2")
@@ -41,19 +43,29 @@ class TaskOptions:
     uses_ema: bool = _option(False, "validate with the averaged weights (--store-ema)")
     warmup_ratio: float | None = _option(None, "share of all updates used for learning-rate warm-up")
     max_broken_share: float = _option(0.01, "stop training above this share of unreadable media rows")
-    max_nonfinite: int = _option(10, "stop training after this many updates with a non-finite loss or gradient")
+    max_nonfinite: int = _option(
+        10, "stop training after this many updates with a non-finite loss or gradient"
+    )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     # Options that every script of the reference passes and that change nothing here; each says why.
-    eval_cider: bool = _leftover(False, "captions are scored in validation unless --no-eval-generate is given")
+    eval_cider: bool = _leftover(
+        False, "captions are scored in validation unless --no-eval-generate is given"
+    )
     eval_bleu: bool = _leftover(False, "BLEU is among the scores of captions in any case")
     eval_acc: bool = _leftover(False, "boxes are scored in validation unless --no-eval-generate is given")
-    read_from_img_path: bool = _leftover(False, "paths and base64 are told apart value by value (a path has a '.')")
+    read_from_img_path: bool = _leftover(
+        False, "paths and base64 are told apart value by value (a path has a '.')"
+    )
     valid_batch_size: int | None = _leftover(None, "candidates share prefixes, memory is bounded without it")
-    strict: bool = _leftover(False, "loading is strict, but whole modality networks may be absent on one side")
+    strict: bool = _leftover(
+        False, "loading is strict, but whole modality networks may be absent on one side"
+    )
     audio_sample_rate: bool = _leftover(False, "sound is always resampled to --sample-rate")
     text_selected_cols: str | None = _leftover(None, "no stream has it; it is unknown to the reference too")
     image_selected_cols: str | None = _leftover(None, "no stream has it; it is unknown to the reference too")
-    detection_selected_cols: str | None = _leftover(None, "no stream has it; it is unknown to the reference too")
+    detection_selected_cols: str | None = _leftover(
+        None, "no stream has it; it is unknown to the reference too"
+    )
     save_on_cuda: bool = _leftover(False, "checkpoints are written from the CPU's memory")
     scst: bool = _option(False, "refused: self-critical training has criterions of its own")
     scst_args: Mapping[str, Any] | None = _leftover(None, "it only acts with self-critical training")
@@ -65,7 +77,9 @@ class TaskOptions:
             for name in ("eval_cider", "eval_bleu", "eval_acc"):
                 if getattr(self, name):
                     flag = name.replace("_", "-")
-                    raise ConfigError(f"--{flag} and --no-eval-generate contradict each other; give one of them")
+                    raise ConfigError(
+                        f"--{flag} and --no-eval-generate contradict each other; give one of them"
+                    )
         if not 0.0 <= self.max_broken_share <= 1.0:
             raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
         if self.max_nonfinite < 1:

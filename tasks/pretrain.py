@@ -38,17 +38,25 @@ class MixtureOptions:
     """Options of the mixture. A recipe's ``mixture`` section is written to a YAML file given as ``data``."""
 
     mixing: str = field(
-        default="balanced", metadata={"help": "balanced (fixed quotas in each update) or proportional (to size)"}
+        default="balanced",
+        metadata={"help": "balanced (fixed quotas in each update) or proportional (to size)"},
     )
     steps_per_epoch: int | None = field(
-        default=None, metadata={"help": "batches of all ranks in an epoch (default: one pass of the first source)"}
+        default=None,
+        metadata={"help": "batches of all ranks in an epoch (default: one pass of the first source)"},
     )
-    image_text_data: str | None = _stream("image_text", "further image table, read every --image-text-cnt rows")
+    image_text_data: str | None = _stream(
+        "image_text", "further image table, read every --image-text-cnt rows"
+    )
     image_text_cnt: int = field(default=2, metadata={"help": "main rows per row of --image-text-data"})
     image_text_vqa_data: str | None = _stream("image_text_vqa", "image question table")
-    image_text_vqa_cnt: int = field(default=2, metadata={"help": "main rows per row of --image-text-vqa-data"})
+    image_text_vqa_cnt: int = field(
+        default=2, metadata={"help": "main rows per row of --image-text-vqa-data"}
+    )
     image_text_ground_data: str | None = _stream("image_text_ground", "image grounding table")
-    image_text_ground_cnt: int = field(default=2, metadata={"help": "main rows per row of --image-text-ground-data"})
+    image_text_ground_cnt: int = field(
+        default=2, metadata={"help": "main rows per row of --image-text-ground-data"}
+    )
     video_data: str | None = _stream("video", "video table")
     video_cnt: int = field(default=2, metadata={"help": "main rows per row of --video-data"})
     video_selected_cols: str | None = field(default=None, metadata={"help": "columns of --video-data"})
@@ -77,7 +85,9 @@ class UnifyTask(UnivalTask):
         super().__init__(args, vocabulary)
         self.mix = cli_options.from_namespace(args, MixtureOptions)
         if self.mix.mixing not in MODES:
-            raise ConfigError(f"--mixing '{self.mix.mixing}' is not one of {', '.join(MODES)}.{nearest(self.mix.mixing, MODES)}")
+            raise ConfigError(
+                f"--mixing '{self.mix.mixing}' is not one of {', '.join(MODES)}.{nearest(self.mix.mixing, MODES)}"
+            )
         for stream in _STREAMS:
             if getattr(self.mix, f"{stream}_cnt") < 1:
                 raise ConfigError(f"--{stream.replace('_', '-')}-cnt must be at least 1")
@@ -94,7 +104,9 @@ class UnifyTask(UnivalTask):
                 raise ConfigError("give one mixture file; its sources for validation are marked split: valid")
             for stream in _STREAMS:
                 if getattr(self.mix, f"{stream}_data"):
-                    raise ConfigError(f"--{stream.replace('_', '-')}-data and a mixture file exclude each other")
+                    raise ConfigError(
+                        f"--{stream.replace('_', '-')}-data and a mixture file exclude each other"
+                    )
         return listed
 
     @classmethod
@@ -130,7 +142,9 @@ class UnifyTask(UnivalTask):
             table, count = getattr(self.mix, f"{stream}_data"), getattr(self.mix, f"{stream}_cnt")
             if table:
                 own = getattr(self.mix, f"{stream}_selected_cols", None)
-                chosen.append({"name": stream, "table": table, "weight": 1.0 / count, "selected_cols": own or columns})
+                chosen.append(
+                    {"name": stream, "table": table, "weight": 1.0 / count, "selected_cols": own or columns}
+                )
         return chosen
 
     def sources(self, split: str, epoch: int) -> list[DataSource]:
@@ -140,7 +154,11 @@ class UnifyTask(UnivalTask):
     def _source(self, entry: dict[str, Any]) -> DataSource:
         spec = get_spec(entry.get("task", "pretrain"), entry.get("modality", "image"))
         table = open_table(
-            entry["table"], spec.fields, spec.layout_name, entry.get("selected_cols"), media_root=self.cfg.image_dir
+            entry["table"],
+            spec.fields,
+            spec.layout_name,
+            entry.get("selected_cols"),
+            media_root=self.cfg.image_dir,
         )
         options = self.options
         if entry.get("options"):

@@ -79,8 +79,12 @@ class NonFiniteGuard:
             UnivalError: the limit is reached.
         """
         module = getattr(model, "module", model)
-        named = [n for n, p in module.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
-        where = f"gradient of '{named[0]}' ({len(named)} in all)" if named else "the sum of all ranks' gradients"
+        named = [
+            n for n, p in module.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+        where = (
+            f"gradient of '{named[0]}' ({len(named)} in all)" if named else "the sum of all ranks' gradients"
+        )
         parts = [part for sample in samples for part in (sample if isinstance(sample, list) else [sample])]
         self._report("the gradient is not finite", update, row_ids(parts), where)
 

@@ -37,7 +37,9 @@ def plan_schedule(cfg: Any, task: Any) -> tuple[int, int]:
         if "total_num_update" in scheduler:
             if not scheduler.total_num_update:
                 if not total:
-                    raise ConfigError("a decaying learning rate needs --max-epoch, --max-update or --total-num-update")
+                    raise ConfigError(
+                        "a decaying learning rate needs --max-epoch, --max-update or --total-num-update"
+                    )
                 scheduler.total_num_update = total
             length = int(scheduler.total_num_update)
         if ratio is not None:

@@ -67,7 +67,12 @@ class UnivalTrainer(Trainer):
         return super().save_checkpoint(filename, extra_state)
 
     def load_checkpoint(
-        self, filename: str, reset_optimizer: bool = False, *args: Any, reset_meters: bool = False, **kwargs: Any
+        self,
+        filename: str,
+        reset_optimizer: bool = False,
+        *args: Any,
+        reset_meters: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """Restore a run, or on a first start the initial weights.
 
@@ -145,10 +150,10 @@ class UnivalTrainer(Trainer):
         (The engine takes the last micro-batch of an update for all of them.) With several ranks a batch
         without a readable row is replaced by the stand-in, so that every rank runs forward and backward.
         """
-        if self.data_parallel_world_size > 1 and sample and not isinstance(sample, list):
-            if not sample.get("nsentences"):
-                self.task.broken.count(sample)
-                sample = {}
+        unreadable = sample and not isinstance(sample, list) and not sample.get("nsentences")
+        if self.data_parallel_world_size > 1 and unreadable:
+            self.task.broken.count(sample)
+            sample = {}
         prepared, dummy = super()._prepare_sample(sample, is_dummy)
         self.task.dummy = dummy or is_dummy
         return prepared, False

@@ -46,7 +46,9 @@ class Validation:
             row = source.table[0]
             reference = source.spec.reference(row, source.options)
             if reference is None:
-                raise DataError("no target to score a prediction with (--no-eval-generate)", path=row.path, line=row.line)
+                raise DataError(
+                    "no target to score a prediction with (--no-eval-generate)", path=row.path, line=row.line
+                )
             answer = reference if isinstance(reference, tuple) else source.spec.answer_of(reference)
             scores = source.spec.score([answer], [reference], source.options, ["first"])
             names += [self._named(name, metric) for metric in scores]

@@ -64,7 +64,8 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
     net_input: src_tokens (B, T), src_lengths (B,), prev_output_tokens (B, U), patch_types (B,) with
     0 image, 1 video, 2 audio, -1 text only, patch_masks (B,) bool (True: the row has media), the compact
     patch_images (b, 3, h, w), patch_videos (b, 3, F, h, w), patch_audios (b, N) where rows have them,
-    patch_rows (B,) when examples share one media tensor object (each is then stacked once), and code_masks (B,) bool when a target consists of image codes. Padding is on the right.
+    patch_rows (B,) when examples share one media tensor object (each is then stacked once), and
+    code_masks (B,) bool when a target consists of image codes. Padding is on the right.
     """
     if not examples:
         return {}

@@ -95,9 +95,7 @@ def compare(
     """
     for name in ("task", "modality", "protocol"):
         if a.result.get(name) != b.result.get(name):
-            raise ConfigError(
-                f"the runs differ in {name}: '{a.result.get(name)}' and '{b.result.get(name)}'"
-            )
+            raise ConfigError(f"the runs differ in {name}: '{a.result.get(name)}' and '{b.result.get(name)}'")
     theirs, ours = set(b.keys), set(a.keys)
     different = [key for key in (*a.keys, *b.keys) if (key in ours) != (key in theirs)]
     if different and not allow_partial:

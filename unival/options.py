@@ -31,7 +31,9 @@ def parse_mapping(text: str) -> dict[str, Any]:
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError) as error:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a JSON object such as {{\"beam\": 5}}") from error
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is not a JSON object such as {{\"beam\": 5}}"
+            ) from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"'{text}' is a {type(value).__name__}, expected a JSON object")
     return value

@@ -16,7 +16,9 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 def base_folder() -> Path:
     """The checkout when unival runs from one, otherwise the working directory."""
     checkout = Path(__file__).resolve().parents[1]
-    return checkout if (checkout / "run_scripts").is_dir() and (checkout / "setup.py").is_file() else Path.cwd()
+    return (
+        checkout if (checkout / "run_scripts").is_dir() and (checkout / "setup.py").is_file() else Path.cwd()
+    )
 
 
 def root(name: str) -> Path:

@@ -25,6 +25,6 @@ import unival.tasks.validation
 import unival.train
 
 # The engine has no option for the trainer class and its files; it looks both names up at call time.
-fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer
-fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles
+fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer  # type: ignore[attr-defined]
+fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles  # type: ignore[attr-defined]
 unival.train.quieten()

@@ -42,9 +42,13 @@ class Recipe:
 def _read(path: Path, trail: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in trail:
-        raise ConfigError(f"{path}: 'extends' runs in a circle: {' -> '.join(p.name for p in (*trail, path))}")
+        raise ConfigError(
+            f"{path}: 'extends' runs in a circle: {' -> '.join(p.name for p in (*trail, path))}"
+        )
     if not path.is_file():
-        raise ConfigError(f"recipe '{path}' does not exist" + (f" (extended by {trail[-1]})" if trail else ""))
+        raise ConfigError(
+            f"recipe '{path}' does not exist" + (f" (extended by {trail[-1]})" if trail else "")
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -203,4 +207,7 @@ def _source(entry: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(entry, Mapping) or "table" not in entry:
         raise ConfigError(f"{path}: each source of 'mixture' needs a 'table'")
     table = entry["table"]
-    return {**entry, "table": _with_absolute_paths(table) if isinstance(table, Mapping) else os.path.abspath(table)}
+    return {
+        **entry,
+        "table": _with_absolute_paths(table) if isinstance(table, Mapping) else os.path.abspath(table),
+    }

@@ -133,7 +133,14 @@ def quieten() -> None:
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     warnings.filterwarnings("ignore", message=r"\s*'config' is validated against ConfigStore")
-    for module in ("hydra", "omegaconf", "torch.jit", "torch.utils.data", "torch.nn.modules.module", "fairseq"):
+    for module in (
+        "hydra",
+        "omegaconf",
+        "torch.jit",
+        "torch.utils.data",
+        "torch.nn.modules.module",
+        "fairseq",
+    ):
         warnings.filterwarnings("ignore", module=module.replace(".", r"\."))
 
 
@@ -172,7 +179,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
         from fairseq.distributed import utils as distributed_utils
     except ImportError as error:
-        print(f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'", file=sys.stderr)
+        print(
+            f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'",
+            file=sys.stderr,
+        )
         return USER_ERROR
     import torch
     from torch.multiprocessing.spawn import ProcessExitedException

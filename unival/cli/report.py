@@ -13,7 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Result files, or folders that are searched for them."""
     parser.add_argument("results", nargs="+", help="result.json files, or folders that hold them")
     parser.add_argument("--out", required=True, help="folder of the report")
-    parser.add_argument("--log", action="append", default=[], metavar="NAME=FILE", help="further loss curve to draw")
+    parser.add_argument(
+        "--log", action="append", default=[], metavar="NAME=FILE", help="further loss curve to draw"
+    )
     parser.add_argument("--title", default="UnIVAL results")
 
 

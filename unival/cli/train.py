@@ -33,7 +33,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         set_up_logging()
         known = known_options(recipe.choices)
     except ImportError as error:
-        print(f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'", file=sys.stderr)
+        print(
+            f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'",
+            file=sys.stderr,
+        )
         return 2
     check_options(overrides, known, "command line")
     arguments = to_arguments(recipe, known) + extra

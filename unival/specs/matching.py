@@ -102,7 +102,9 @@ class MatchingSpec(LabelSpec):
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        label = Field("label", True, "match or no-match (also mismatch, yes/no, 1/0, true/false)", target=True)
+        label = Field(
+            "label", True, "match or no-match (also mismatch, yes/no, 1/0, true/false)", target=True
+        )
         return media_field(self.modality), Field("text", True, "the text to compare"), label
 
     def source_text(self, row: Row, options: SpecOptions) -> str:

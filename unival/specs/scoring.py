@@ -36,7 +36,9 @@ def score_captions(candidates: dict[str, str], truth: dict[str, list[str]], **se
     from unival.metrics import Scores, caption_scores
 
     scores = caption_scores(candidates, truth, **settings)
-    per_item = {key: {_short(n): float(v) for n, v in values.items()} for key, values in scores.per_item.items()}
+    per_item = {
+        key: {_short(n): float(v) for n, v in values.items()} for key, values in scores.per_item.items()
+    }
     for key, text in candidates.items():
         per_item[key]["exact"] = float(_plain(text) in {_plain(reference) for reference in truth[key]})
     corpus = {_short(name): float(value) for name, value in scores.corpus.items()}
