@@ -49,7 +49,9 @@ setup(
     name="unival",
     version=version.group(1),
     description="One small encoder-decoder for text, image, video and audio: pretrain, finetune, evaluate, merge",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8")
+    if (HERE / "README.md").exists()
+    else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",

@@ -17,21 +17,50 @@ ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("fairseq")
 
 # About a million parameters; a few updates take seconds.
-MODEL = """
---arch=unival_tiny --encoder-embed-dim=32 --decoder-embed-dim=32 --encoder-ffn-embed-dim=64
---decoder-ffn-embed-dim=64 --encoder-layers=1 --decoder-layers=1 --encoder-attention-heads=2
---decoder-attention-heads=2 --image-encoder-name=resnet --resnet-type=resnet18 --image-bucket-size=4
---code-image-size=32 --token-bucket-size=32 --max-source-positions=64 --max-target-positions=64
-""".split()
-DATA = """
---patch-image-size=32 --patch-frame-size=32 --num-frames=2 --max-image-size=64 --sample-rate=16000
---max-audio-len=8000 --max-src-length=20 --max-tgt-length=12
-""".split()
-TRAIN = """
---criterion=adjust_label_smoothed_cross_entropy --optimizer=adam --adam-betas=(0.9,0.98) --lr=1e-3
---lr-scheduler=polynomial_decay --warmup-ratio=0.25 --clip-norm=1.0 --batch-size=8 --batch-size-valid=16 --seed=3
---num-workers=0 --log-interval=1 --log-format=simple --no-epoch-checkpoints
-""".split()
+MODEL = [
+    "--arch=unival_tiny",
+    "--encoder-embed-dim=32",
+    "--decoder-embed-dim=32",
+    "--encoder-ffn-embed-dim=64",
+    "--decoder-ffn-embed-dim=64",
+    "--encoder-layers=1",
+    "--decoder-layers=1",
+    "--encoder-attention-heads=2",
+    "--decoder-attention-heads=2",
+    "--image-encoder-name=resnet",
+    "--resnet-type=resnet18",
+    "--image-bucket-size=4",
+    "--code-image-size=32",
+    "--token-bucket-size=32",
+    "--max-source-positions=64",
+    "--max-target-positions=64",
+]
+DATA = [
+    "--patch-image-size=32",
+    "--patch-frame-size=32",
+    "--num-frames=2",
+    "--max-image-size=64",
+    "--sample-rate=16000",
+    "--max-audio-len=8000",
+    "--max-src-length=20",
+    "--max-tgt-length=12",
+]
+TRAIN = [
+    "--criterion=adjust_label_smoothed_cross_entropy",
+    "--optimizer=adam",
+    "--adam-betas=(0.9,0.98)",
+    "--lr=1e-3",
+    "--lr-scheduler=polynomial_decay",
+    "--warmup-ratio=0.25",
+    "--clip-norm=1.0",
+    "--batch-size=8",
+    "--batch-size-valid=16",
+    "--seed=3",
+    "--num-workers=0",
+    "--log-interval=1",
+    "--log-format=simple",
+    "--no-epoch-checkpoints",
+]
 FIRST_OPTIONS = [*MODEL, *DATA, *TRAIN]
 
 
@@ -69,7 +98,12 @@ class Runner:
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        self.env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+        self.env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("runner.py"))],
             stdin=subprocess.PIPE,
@@ -138,7 +172,9 @@ class Started:
         """Kill the whole process group once ``update`` is logged."""
         path = self.folder / "train_log.jsonl"
         for _ in range(30_000):
-            if path.is_file() and any(f'"update": {update},' in line for line in path.read_text().splitlines()):
+            if path.is_file() and any(
+                f'"update": {update},' in line for line in path.read_text().splitlines()
+            ):
                 break
             assert self.pid not in self.runner.codes, self._text(".err")
             time.sleep(0.01)
@@ -184,5 +220,10 @@ def train(runner, world, tmp_path):
 def command(task: str, data, world: Path, folder: Path, *options: str) -> list[str]:
     """Options of the engine for a small run; ``data`` is one path or several."""
     paths = str(data) if isinstance(data, (str, Path)) else ",".join(str(path) for path in data)
-    where = [f"--task={task}", f"--bpe-dir={world / 'vocabulary'}", f"--image-dir={world}", f"--save-dir={folder}"]
+    where = [
+        f"--task={task}",
+        f"--bpe-dir={world / 'vocabulary'}",
+        f"--image-dir={world}",
+        f"--save-dir={folder}",
+    ]
     return [paths, *where, *FIRST_OPTIONS, *options]

@@ -38,6 +38,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)  # no thread pool that a fork would leave behind
+    import logging
+
     import av  # noqa: F401
     import librosa  # noqa: F401
     import soundfile  # noqa: F401
@@ -45,8 +47,6 @@ def main() -> None:
 
     import unival.plugin
     import unival.specs  # noqa: F401
-
-    import logging
 
     logging.getLogger().handlers.clear()  # some library made one
     print(json.dumps({"ready": True}), flush=True)

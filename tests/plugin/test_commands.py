@@ -32,7 +32,10 @@ def recipe(world, tables, tmp_path) -> Path:
         "criterion": "adjust_label_smoothed_cross_entropy",
         "optimizer": "adam",
         "lr_scheduler": "polynomial_decay",
-        "data": {"train": "${UNIVAL_DATA}/tables/caption_train.tsv", "valid": "${UNIVAL_DATA}/tables/caption_val.tsv"},
+        "data": {
+            "train": "${UNIVAL_DATA}/tables/caption_train.tsv",
+            "valid": "${UNIVAL_DATA}/tables/caption_val.tsv",
+        },
         "model": options(MODEL[1:]),
         "inputs": options(DATA) | {"bpe_dir": "${UNIVAL_DATA}/vocabulary", "image_dir": "${UNIVAL_DATA}"},
         "optimization": {"lr": 0.001, "max_update": 2, "batch_size": 4, "warmup_ratio": 0.5},

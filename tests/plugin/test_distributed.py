@@ -18,7 +18,13 @@ def two_ranks(train, task, data, *options, name="two"):
         port = probe.getsockname()[1]
     ranks = []
     for rank in (0, 1):
-        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        env = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": 2,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         env = {key: str(value) for key, value in env.items()}
         ranks.append(train(task, data, *options, name=name, env=env, start=True))
     first, second = (rank.finish() for rank in ranks)
@@ -35,7 +41,9 @@ def test_two_ranks_equal_one(train, tables, backend, accumulate):
     data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
     one = train("caption", data, *EXACT, f"--update-freq={2 * accumulate}", name="one").ok()
     backend, *more = backend.split()
-    two = two_ranks(train, "caption", data, *EXACT, f"--update-freq={accumulate}", f"--ddp-backend={backend}", *more)
+    two = two_ranks(
+        train, "caption", data, *EXACT, f"--update-freq={accumulate}", f"--ddp-backend={backend}", *more
+    )
     assert len(one.losses()) == len(two.losses()) == (8 if accumulate == 1 else 4)
     assert two.losses() == pytest.approx(one.losses(), abs=0.0011)  # the log has three digits
     for alone, together in zip(one.scores(), two.scores(), strict=True):
@@ -54,7 +62,12 @@ def test_a_mixture_whose_ranks_differ_in_modalities(train, tables, tmp_path):
         {"name": "clips", "table": str(tables / "pretrain_video.tsv"), "weight": 0.4},
     ]
     path.write_text(yaml.safe_dump(mixture))
-    options = ("--video-encoder-name=all_resnext14", "--disable-validation", "--steps-per-epoch=12", "--max-update=6")
+    options = (
+        "--video-encoder-name=all_resnext14",
+        "--disable-validation",
+        "--steps-per-epoch=12",
+        "--max-update=6",
+    )
     run = two_ranks(train, "unify_task", path, *options, "--batch-size=2")
     assert len(run.losses()) == 6 and all(loss > 0 for loss in run.losses())
 
@@ -74,5 +87,7 @@ def test_rows_without_media_on_one_rank_only(train, world, tables, tmp_path):
     table = tmp_path / "broken.tsv"
     table.write_text("\n".join(lines) + "\n")
     options = ("--batch-size=1", "--max-update=8", "--max-broken-share=0.9", "--ddp-backend=c10d")
-    run = two_ranks(train, "caption", [table, tables / "caption_val.tsv"], *options, "--find-unused-parameters")
+    run = two_ranks(
+        train, "caption", [table, tables / "caption_val.tsv"], *options, "--find-unused-parameters"
+    )
     assert len(run.losses()) == 8 and torch.isfinite(torch.tensor(run.losses())).all()

@@ -7,7 +7,13 @@ import torch
 import yaml
 from checks import same, weights
 
-LONG = ("--max-update=12", "--save-interval-updates=4", "--dropout=0.1", "--num-workers=0", "--validate-interval=1")
+LONG = (
+    "--max-update=12",
+    "--save-interval-updates=4",
+    "--dropout=0.1",
+    "--num-workers=0",
+    "--validate-interval=1",
+)
 
 
 def resumed(train, task, data, *options, killed_at=6):
@@ -46,7 +52,9 @@ def test_in_bfloat16_with_accumulation(train, tables):
     """The engine forgets the float32 weights between runs; ours are kept."""
     data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
     one, other = resumed(train, "caption", data, "--bf16", "--update-freq=2", "--batch-size=4")
-    for own, theirs in zip(one["extra_state"]["master_weights"], other["extra_state"]["master_weights"], strict=True):
+    for own, theirs in zip(
+        one["extra_state"]["master_weights"], other["extra_state"]["master_weights"], strict=True
+    ):
         assert own.dtype == torch.float32 and torch.equal(own, theirs)
     assert any(not torch.equal(m, m.bfloat16().float()) for m in one["extra_state"]["master_weights"])
 
@@ -67,7 +75,9 @@ def test_finetuning_that_is_resumed_takes_its_own_weights(train, tables):
     first = train("caption", data, "--max-update=2", name="first").ok()
     start = f"--finetune-from-model={first.folder / 'checkpoint_last.pt'}"
     resumed(train, "caption", data, start)
-    begun = train("caption", data, start, "--max-update=1", "--lr=1e-9", "--warmup-ratio=0", name="begun").ok()
+    begun = train(
+        "caption", data, start, "--max-update=1", "--lr=1e-9", "--warmup-ratio=0", name="begun"
+    ).ok()
     assert "initial weights from" in begun.text
     one, other = weights(first.folder)["model"], weights(begun.folder)["model"]
     name = "decoder.layers.0.fc1.weight"

@@ -15,7 +15,12 @@ CASES = {
     "caption": ("caption", "tsv", "cider", ()),
     "video_caption": ("video_caption", "tsv", "cider", VIDEO),
     "audio_caption": ("audio_caption", "tsv", "cider", AUDIO),
-    "vqa_gen": ("vqa", "tsv", "vqa_score", ("--ans2label-file={world}/answers/vqa.txt", "--prompt-type=prev_output")),
+    "vqa_gen": (
+        "vqa",
+        "tsv",
+        "vqa_score",
+        ("--ans2label-file={world}/answers/vqa.txt", "--prompt-type=prev_output"),
+    ),
     "video_vqa_gen": ("video_vqa", "tsv", "vqa_score", (*VIDEO, "--val-inference-type=open")),
     "refcoco": ("grounding", "tsv", "score", ()),
     "snli_ve": ("entailment", "tsv", "snli_score", ("--val-inference-type=allcand",)),
@@ -57,7 +62,12 @@ def test_pretraining_mixture_with_validation_per_source(train, tables, tmp_path)
 
 def test_pretraining_by_the_options_of_the_reference(train, tables):
     """Main table, a stream read every second row, several main tables in turn, validation by the loss."""
-    stream = (f"--video-data={tables / 'pretrain_video.tsv'}", "--video-cnt=2", *VIDEO, "--read-from-img-path")
+    stream = (
+        f"--video-data={tables / 'pretrain_video.tsv'}",
+        "--video-cnt=2",
+        *VIDEO,
+        "--read-from-img-path",
+    )
     main = [tables / "pretrain_image.tsv"] * 2
     run = train("unify_task", main, *stream, "--batch-size=96", "--max-epoch=2", "--validate-interval=1").ok()
     assert "video: " in run.text and "--read-from-img-path changes nothing" in run.text

@@ -57,7 +57,9 @@ def test_average_of_weights(kind, masters):
             if not masters:
                 value.copy_(value.to(kind).float())
     got = average.get_model().state_dict()
-    tolerance = 1e-5 if kind == torch.float32 else 0.03  # bf16 has 8 bits: lerp rounds once, the formula twice
+    tolerance = (
+        1e-5 if kind == torch.float32 else 0.03
+    )  # bf16 has 8 bits: lerp rounds once, the formula twice
     for key, value in expected.items():
         assert torch.allclose(got[key].float(), value, atol=tolerance, rtol=tolerance), key
         if masters:
@@ -94,7 +96,9 @@ def test_validation_uses_the_averaged_weights(train, tables):
 )
 def test_frozen_is_frozen(train, tables, options, frozen, open_):
     one = weights(train("caption", data(tables), "--max-update=1", *options, name="one").ok().folder)["model"]
-    four = weights(train("caption", data(tables), "--max-update=4", *options, name="four").ok().folder)["model"]
+    four = weights(train("caption", data(tables), "--max-update=4", *options, name="four").ok().folder)[
+        "model"
+    ]
     held = {key: value for key, value in one.items() if key.startswith(frozen)}
     assert held
     same(held, {key: four[key] for key in held})
@@ -181,7 +185,9 @@ def test_loss_options_run_through_the_plugin(train, world, tables):
         "averaged": ("--sentence-avg", "--ignore-eos"),
         "encouraging": ("--criterion=adjust_label_smoothed_encouraging_loss", "--log-end=0.75"),
     }.items():
-        run = train("vqa_gen", rows, *closed, "--label-smoothing=0.1", "--max-update=2", *options, name=name).ok()
+        run = train(
+            "vqa_gen", rows, *closed, "--label-smoothing=0.1", "--max-update=2", *options, name=name
+        ).ok()
         losses[name] = run.losses()
     assert len({tuple(values) for values in losses.values()}) == len(losses), losses
     assert losses["encouraging"][0] < losses["plain"][0]  # the bonus is negative

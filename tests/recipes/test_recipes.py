@@ -19,7 +19,11 @@ pytest.importorskip("fairseq")
 
 def recipes() -> list[str]:
     """Files below configs/ that name a task: the others are only extended."""
-    return sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yaml") if "evaluate" not in p.parts)
+    return sorted(
+        p.relative_to(ROOT).as_posix()
+        for p in (ROOT / "configs").rglob("*.yaml")
+        if "evaluate" not in p.parts
+    )
 
 
 def scripts() -> list[str]:
@@ -53,7 +57,9 @@ def test_recipe_is_accepted(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", scripts())
 def test_run_script_says_what_it_would_run(path, tmp_path):
     env = {**os.environ, "DRY_RUN": "1", "GPUS": "1", "UNIVAL_OUT": str(tmp_path)}
-    done = subprocess.run(["bash", ROOT / path, "CHECKPOINT", "TABLE"], env=env, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        ["bash", ROOT / path, "CHECKPOINT", "TABLE"], env=env, capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "-m unival" in done.stdout
     for word in done.stdout.split():
@@ -66,4 +72,6 @@ def test_no_path_of_a_machine():
     for path in [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "run_scripts").rglob("*.sh")]:
         for line in path.read_text().splitlines():
             text = line.split("#!")[0]
-            assert not any(f"{start}/" in text for start in (" /home", " /root", " /work", '"/tmp', " /data")), (path, line)
+            assert not any(
+                f"{start}/" in text for start in (" /home", " /root", " /work", '"/tmp', " /data")
+            ), (path, line)
