@@ -42,6 +42,7 @@ class UnivalTask(LegacyFairseqTask):
 
     spec_name = ""
     modality = "image"
+    several_forwards = False  # in one update: data-parallel backends that watch a single forward pass fail
 
     def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
         super().__init__(args)

@@ -80,6 +80,7 @@ class UnifyTask(UnivalTask):
     """
 
     spec_name = "pretrain"
+    several_forwards = True
 
     def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
         super().__init__(args, vocabulary)

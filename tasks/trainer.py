@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _SAFE = [Namespace]
 
 _LAST = "checkpoint_last.pt"
+_ONE_FORWARD = ("c10d", "pytorch_ddp")
 
 
 class UnivalTrainer(Trainer):
@@ -241,6 +242,16 @@ def _check_start(cfg: Any, task: Any) -> None:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} is of no use with --finetune-from-model, which takes the weights alone"
                 )
+    distributed = cfg.distributed_training
+    if (
+        distributed.distributed_world_size > 1
+        and task.several_forwards
+        and distributed.ddp_backend in _ONE_FORWARD
+    ):
+        raise ConfigError(
+            "a mixture runs one forward pass per modality group in each update, which "
+            f"--ddp-backend {distributed.ddp_backend} cannot follow; give --ddp-backend legacy_ddp"
+        )
     if task.cfg.uses_ema and not cfg.ema.store_ema:
         raise ConfigError("--uses-ema needs --store-ema: there are no averaged weights to validate with")
 

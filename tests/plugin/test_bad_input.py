@@ -78,7 +78,9 @@ def test_invalid_utf8(caption):
 
 
 def test_absent_table(train, tables, tmp_path):
-    refused(train("caption", [tmp_path / "none.tsv", tables / "caption_val.tsv"], "--max-update=1"), "none.tsv")
+    refused(
+        train("caption", [tmp_path / "none.tsv", tables / "caption_val.tsv"], "--max-update=1"), "none.tsv"
+    )
 
 
 @pytest.mark.parametrize("outside", ["10,10,400,400", "20,20,10,10", "a,b,c,d", "1,2,3"])
@@ -94,7 +96,10 @@ def test_boxes_that_are_none(train, tables, tmp_path, outside):
 
 def test_image_code_8192():
     vocabulary = Vocabulary.train(["one two"], 300, num_codes=8192, num_bins=10)
-    assert vocabulary.encode_symbols("<code_0> <code_8191>") == [vocabulary.code_offset, vocabulary.code_offset + 8191]
+    assert vocabulary.encode_symbols("<code_0> <code_8191>") == [
+        vocabulary.code_offset,
+        vocabulary.code_offset + 8191,
+    ]
     with pytest.raises(DataError, match=r"8192.*8191"):
         vocabulary.encode_symbols("<code_0> <code_8192>")
 
@@ -118,7 +123,9 @@ def test_batches_without_a_readable_row(caption):
     """The very first batch, too: rows are taken one by one, most of them unreadable."""
 
     def change(lines):
-        return joined([lines[0], *("\t".join([*line.split("\t")[:4], "images/no.jpg"]) for line in lines[1:])])
+        return joined(
+            [lines[0], *("\t".join([*line.split("\t")[:4], "images/no.jpg"]) for line in lines[1:])]
+        )
 
     run = caption(change, "--batch-size=1", "--max-broken-share=1", "--max-update=8").ok()
     assert len(run.records) >= 8 and run.text.count("skipped") >= 6
@@ -154,7 +161,9 @@ def test_validation_never_replaces_media(train, tables, tmp_path):
 def test_options_that_cannot_work(train, tables, option, offered):
     if option.startswith("--max-tokens"):
         pytest.skip("argparse keeps the batch size of the test's own options")
-    run = train("caption", [tables / "caption_train.tsv", tables / "caption_val.tsv"], "--max-update=1", option)
+    run = train(
+        "caption", [tables / "caption_train.tsv", tables / "caption_val.tsv"], "--max-update=1", option
+    )
     refused(run, offered)
 
 
@@ -196,5 +205,7 @@ def test_numbers_that_are_not_finite(train, tables):
     run = train("caption", data, start, "--max-update=9", "--max-nonfinite=3", name="poisoned")
     refused(run, "parameter 'decoder.layers.0.fc1.weight'", "update 3", "i_train_", "after 3 such")
     assert not (run.folder / "crash.pt").exists()
-    run = train("caption", data, "--lr=1e25", "--warmup-ratio=0", "--max-update=40", "--max-nonfinite=2", name="lr")
+    run = train(
+        "caption", data, "--lr=1e25", "--warmup-ratio=0", "--max-update=40", "--max-nonfinite=2", name="lr"
+    )
     refused(run, "Stopped after 2 such updates", "lower --lr")
