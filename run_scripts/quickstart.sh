@@ -26,6 +26,7 @@ train() {
   touch "$tiny/$1.done"
 }
 # two independent trainings at once, one core each
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # one core trains, the other reads; pairs use one core each
 pair() {
   OMP_NUM_THREADS=1 train "$1" & local first=$!
   OMP_NUM_THREADS=1 train "$2" & local second=$!
