@@ -21,7 +21,8 @@ REQUIRED = [
     "timm>=1.0",  # image ResNets
     "av>=13",  # video, and audio that libsndfile cannot read; FFmpeg inside the wheel
     "soundfile>=0.12",  # audio
-    "librosa>=0.10",  # resampling (soxr) and mel filter banks
+    "librosa>=0.10",  # mel filter banks
+    "soxr>=0.3",  # resampling; what librosa calls, at a fraction of its import time
     "tokenizers>=0.15",  # byte-level BPE: training and speed
     "safetensors>=0.4",  # weights
     "numpy>=1.26",
@@ -38,7 +39,7 @@ EXTRAS = {
     ],
     "java-metrics": ["pycocoevalcap>=1.2"],  # METEOR and SPICE jars
     "imagegen": ["open_clip_torch>=2.20", "torch-fidelity>=0.3"],  # CLIP similarity, FID and IS networks
-    "demo": ["gradio>=4"],  # web page
+    "demo": ["gradio>=4"],  # web page of a later version
     "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"],
 }
 
@@ -48,7 +49,7 @@ assert version is not None
 setup(
     name="unival",
     version=version.group(1),
-    description="One small encoder-decoder for text, image, video and audio: pretrain, finetune, evaluate, merge",
+    description="One small encoder-decoder for text, image, video and audio",
     long_description=(HERE / "README.md").read_text(encoding="utf-8")
     if (HERE / "README.md").exists()
     else "",
