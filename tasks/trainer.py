@@ -19,6 +19,7 @@ from omegaconf import open_dict
 
 from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.models.ema import WeightAverage
+from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
 from unival.tasks.validation import FALLING
 
@@ -168,16 +169,29 @@ class UnivalTrainer(Trainer):
         return converted
 
     def clip_grad_norm(self, clip_norm: float) -> torch.Tensor:
-        """Clip; a gradient that is not finite is reported and the update left out.
+        """Clip. A gradient that is not finite is reported; without a finite, non-zero one the update is left
+        out: no weight decay, no momentum.
 
-        In fp16 the engine's loss scaler deals with overflow before this sees it.
+        Raises:
+            UnivalError: too many of them, or in fp16 (whose overflows the engine's loss scaler deals with
+                before) a scale that cannot be lowered any further.
         """
-        norm = super().clip_grad_norm(clip_norm)
-        if torch.isfinite(norm).all():
-            return norm
-        self.task.guard.gradient(self.get_model(), self._samples, self.get_num_updates())
-        self.zero_grad()
-        return torch.zeros_like(norm)
+        try:
+            norm = super().clip_grad_norm(clip_norm)
+        except FloatingPointError as error:
+            rows = ", ".join(row_ids([part for sample in self._samples for part in _batches(sample)]))
+            raise UnivalError(
+                f"{error} (update {self.get_num_updates() + 1}, rows {rows}); or train in bf16"
+            ) from None
+        if not torch.isfinite(norm).all():
+            self.task.guard.gradient(self.get_model(), self._samples, self.get_num_updates())
+            norm = torch.zeros_like(norm)
+        if not norm.any():
+            self.zero_grad()
+            if isinstance(self.optimizer, _FP16OptimizerMixin) and not self.optimizer.has_flat_params:
+                for master in _masters(self.optimizer):
+                    master.grad = None
+        return norm
 
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
         self._samples = samples

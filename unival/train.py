@@ -190,6 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
         distributed_utils.call_main(convert_namespace_to_omegaconf(args), _engine)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     except UnivalError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -197,9 +199,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except ProcessExitedException as error:  # a spawned process has printed its error
         return error.exit_code or 1
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
     return 0
 
 
