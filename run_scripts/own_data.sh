@@ -39,7 +39,7 @@ evaluate() { # NAME [options]: the test table is the recipe's validation table w
 }
 train stage1
 train stage2
-for task in vqa audio_caption video_vqa caption entailment grounding; do
+for task in ${TASKS:-vqa audio_caption caption entailment grounding video_vqa}; do  # TASKS: a subset
   train "$task"
   evaluate "$task"
 done
