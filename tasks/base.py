@@ -25,7 +25,7 @@ from unival.mixture import batches
 from unival.specs import SpecOptions, get_spec
 from unival.tables import Table, open_table
 from unival.tasks.options import TaskOptions
-from unival.tasks.safety import BrokenMedia, NonFiniteGuard
+from unival.tasks.safety import BrokenMedia, NonFiniteGuard, unwrap
 from unival.tasks.validation import FALLING, Validation
 from unival.vocabulary import Vocabulary
 
@@ -259,7 +259,7 @@ class UnivalTask(LegacyFairseqTask):
             if self.dummy:
                 return loss * 0, 0, criterion.empty_log()
             if self.validation is not None:
-                self.validation.predict(getattr(evaluated, "module", evaluated), sample)
+                self.validation.predict(unwrap(evaluated), sample)
         return loss, sample_size, logging_output
 
     # validation scores

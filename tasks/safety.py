@@ -78,7 +78,7 @@ class NonFiniteGuard:
         Raises:
             UnivalError: the limit is reached.
         """
-        module = getattr(model, "module", model)
+        module = unwrap(model)
         named = [
             n for n, p in module.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
@@ -100,6 +100,13 @@ class NonFiniteGuard:
             )
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside data-parallel wrappers (fairseq uses two)."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
+
+
 def row_ids(parts: Sequence[Any]) -> list[str]:
     """Ids of the rows of some batches, each once."""
     return list(dict.fromkeys(name for part in parts if part for name in part.get("id", ())))
@@ -108,7 +115,7 @@ def row_ids(parts: Sequence[Any]) -> list[str]:
 @torch.no_grad()
 def _culprit(model: nn.Module, parts: Sequence[Any]) -> str:
     """Name the first parameter, or else the first layer's output, that is not finite."""
-    module = getattr(model, "module", model)
+    module = unwrap(model)
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"parameter '{name}'"

@@ -6,12 +6,14 @@ fairseq imports this through ``--user-dir unival``; everything of ours says ``im
 from __future__ import annotations
 
 import fairseq.checkpoint_utils
+import fairseq.models.distributed_fairseq_model
 import fairseq_cli.train
 
 import unival.criterions.label_smoothed
 import unival.data.dataset
 import unival.data.iterator
 import unival.models.ema
+import unival.models.parallel
 import unival.models.unival
 import unival.tasks.base
 import unival.tasks.files
@@ -24,7 +26,8 @@ import unival.tasks.trainer
 import unival.tasks.validation
 import unival.train
 
-# The engine has no option for the trainer class and its files; it looks both names up at call time.
+# The engine has no option for these classes; it looks the names up at call time.
 fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer  # type: ignore[attr-defined]
 fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles  # type: ignore[attr-defined]
+fairseq.models.distributed_fairseq_model.DistributedDataParallel = unival.models.parallel.DataParallel
 unival.train.quieten()
