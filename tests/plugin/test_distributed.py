@@ -65,7 +65,7 @@ def test_a_mixture_whose_ranks_differ_in_modalities(train, tables, tmp_path):
     options = (
         "--video-encoder-name=all_resnext14",
         "--disable-validation",
-        "--steps-per-epoch=12",
+        "--freeze-batchnorm",
         "--max-update=6",
     )
     run = two_ranks(train, "unify_task", path, *options, "--batch-size=2", "--ddp-backend=legacy_ddp")
