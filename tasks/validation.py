@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,7 +51,9 @@ class Validation:
                     "no target to score a prediction with (--no-eval-generate)", path=row.path, line=row.line
                 )
             answer = reference if isinstance(reference, tuple) else source.spec.answer_of(reference)
-            scores = source.spec.score([answer], [reference], source.options, ["first"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # one caption is no corpus
+                scores = source.spec.score([answer], [reference], source.options, ["first"])
             names += [self._named(name, metric) for metric in scores]
         return names
 
