@@ -29,5 +29,5 @@ import unival.train
 # The engine has no option for these classes; it looks the names up at call time.
 fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer  # type: ignore[attr-defined]
 fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles  # type: ignore[attr-defined]
-fairseq.models.distributed_fairseq_model.DistributedDataParallel = unival.models.parallel.DataParallel
+fairseq.models.distributed_fairseq_model.DistributedDataParallel = unival.models.parallel.DataParallel  # type: ignore[attr-defined]
 unival.train.quieten()
