@@ -163,7 +163,7 @@ class UnifyTask(UnivalTask):
         )
         options = self.options
         if entry.get("options"):
-            options = SpecOptions.from_options(**{**vars_of(options), **entry["options"]})
+            options = SpecOptions.from_options(**{**cli_options.to_dict(options), **entry["options"]})
         spec.prepare(table, options)
         media = MediaLoader(table.media_root, str(Path(table.path).parent))
         return DataSource(entry.get("name", table.path), table, spec, media, options, entry.get("group"))
@@ -199,11 +199,6 @@ def _one_pass(dataset: SpecDataset, batch_size: int, epoch: int) -> list[list[It
     """Batches of one source each, in table order."""
     rows = [[(epoch, s, r) for r in range(int(size))] for s, size in enumerate(dataset.sizes)]
     return [part[start : start + batch_size] for part in rows for start in range(0, len(part), batch_size)]
-
-
-def vars_of(options: SpecOptions) -> dict[str, Any]:
-    """Fields of the options by name."""
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}
 
 
 def _read_mixture(path: Path) -> list[dict[str, Any]] | None:
