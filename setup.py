@@ -39,8 +39,25 @@ EXTRAS = {
     ],
     "java-metrics": ["pycocoevalcap>=1.2"],  # METEOR and SPICE jars
     "imagegen": ["open_clip_torch>=2.20", "torch-fidelity>=0.3"],  # CLIP similarity, FID and IS networks
-    "demo": ["gradio>=4"],  # web page of a later version
-    "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"],
+    "demo": [
+        "gradio>=4",  # the web page
+        "fastapi>=0.110",  # the JSON server
+        "uvicorn>=0.29",  # what runs it
+        "python-multipart>=0.0.9",  # uploaded files
+    ],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.5",  # the suite on both cores
+        "hypothesis>=6",  # property tests of parsers
+        "schemathesis>=4",  # fuzzing of the server
+        "httpx>=0.27",  # clients in tests
+        "selenium>=4.20",  # the demo page in a real browser, where one is installed
+        "transformers>=4.40",  # checks that an exported folder loads there
+        "ruff>=0.6",
+        "mypy>=1.10",
+        "types-PyYAML",
+        "types-tqdm",
+    ],
 }
 
 version = re.search(r'__version__ = "([^"]+)"', (HERE / "unival/__init__.py").read_text(encoding="utf-8"))

@@ -112,3 +112,9 @@ def test_no_file_is_longer_than_its_limit():
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 600
     }
     assert not offenders, offenders
+
+
+def test_test_files_have_different_names():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, f"pytest imports test files by their bare name: {twice}"
