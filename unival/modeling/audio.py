@@ -122,8 +122,11 @@ class LogMel(_KeepFloat32):
 def spec_augment(x: Tensor, stripes: int = 2, time_width: int = 64, band_width: int = 8) -> Tensor:
     """Zero random stripes of (B, C, time, bands) along time and bands (Park et al., SpecAugment, 2019).
 
-    Draws from torch's global generator, as dropout does, so the engine's seed decides.
+    No time stripe covers more than an eighth of the clip: the reference's 64 frames are a small part of its
+    2401, but nearly all of a short or coarse spectrogram. Draws from torch's global generator, as dropout
+    does, so the engine's seed decides.
     """
+    time_width = min(time_width, max(x.size(2) // 8, 1))
     keep = torch.ones(x.size(0), x.size(2), x.size(3), dtype=torch.bool, device=x.device)
     for axis, width in ((1, time_width), (2, band_width)):
         total = keep.size(axis)
