@@ -58,6 +58,7 @@ class UnivalTask(LegacyFairseqTask):
         self.best_metric = self.spec.best_metric
         self.dummy = False  # set by the trainer: the current batch only keeps this rank in step
         self.log_scores: Any = lambda record: None
+        self.lineage: list[str] = []  # hashes of the checkpoints that the weights descend from, oldest first
         self._validating = False
         self._trained = False
 
@@ -304,11 +305,13 @@ class UnivalTask(LegacyFairseqTask):
                 "fingerprint": self.vocabulary.fingerprint(),
                 "options": cli_options.to_dict(self.options),
                 "decoding": {"mode": self.cfg.val_inference_type, "settings": dict(self.cfg.eval_args or {})},
+                "lineage": self.lineage,
             }
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: a task is a function of its options."""
+        """Restore the lineage; all else is a function of the options."""
+        self.lineage = list(state.get("unival", {}).get("lineage", []))
 
     def check_checkpoint(self, filename: str) -> None:
         """Compare a checkpoint's vocabulary and architecture with this run's before its weights are taken.

@@ -103,12 +103,21 @@ class UnivalTrainer(Trainer):
         folder = Path(filename).is_dir()
         state = load_folder(filename)[0].state_dict() if folder else read_fairseq(filename).model
         report = self.get_model().load_state_dict(state)
+        self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
+
+    def _note_ancestor(self, filename: str) -> None:
+        """Let this run's checkpoints say what they were trained from; only the rank that saves reads the file."""
+        if self.is_data_parallel_master:
+            from unival.merge.lineage import lineage_through
+
+            self.task.lineage = lineage_through(filename)
 
     def _start_from_bart(self, filename: str) -> None:
         from unival.checkpoint import load_bart
 
         report = load_bart(self.get_model(), filename)
+        self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
 
     def _resume(self, filename: str, reset_optimizer: bool, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,11 @@ __all__ = [
     "load_into",
     "load_network",
     "modality_exceptions",
+    "new_folder",
     "read_fairseq",
     "read_header",
     "save_folder",
+    "write_config",
 ]
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
@@ -77,15 +80,11 @@ def save_folder(
     """
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     if len(vocabulary) != model.config.vocab_size:
         raise CheckpointError(
             f"the vocabulary has {len(vocabulary)} tokens, the model {model.config.vocab_size}; "
             "save a model with its own vocabulary"
         )
-    if folder.exists() and not (folder / CONFIG).exists() and any(folder.iterdir()):
-        raise CheckpointError(f"'{folder}' exists and is not a checkpoint; choose another folder")
     meta = {
         "format": FORMAT,
         "model": model.config.to_dict(),
@@ -97,11 +96,31 @@ def save_folder(
     tied = [k for k in TIED[1:] if state[k].data_ptr() == state[TIED[0]].data_ptr()]
     names = [k for k in state if k not in tied and not COMPUTED.search(k)]
     kept = {k: state[k].detach().cpu().contiguous() for k in names}
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as temporary:
         save_file(kept, temporary / WEIGHTS, metadata={"format": "pt"})
         vocabulary.save(temporary)
-        (temporary / CONFIG).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        write_config(temporary, meta)
+    return Path(folder)
+
+
+def write_config(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write the config.json of a checkpoint folder."""
+    (folder / CONFIG).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a folder to write a checkpoint into, which then takes the place of ``folder``, all or nothing.
+
+    Raises CheckpointError when ``folder`` holds something other than a checkpoint.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder / CONFIG).exists() and any(folder.iterdir()):
+        raise CheckpointError(f"'{folder}' exists and is not a checkpoint; choose another folder")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield temporary
         for file in temporary.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
@@ -109,7 +128,6 @@ def save_folder(
         _swap_in(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def _swap_in(new: Path, place: Path) -> None:
