@@ -27,6 +27,7 @@ PROMPTS: dict[str, str] = {
     "verification": ' what is the answer to question " {question} ". is " {answer} "?',
     "entailment": ' does the image describe " {text} "?',
     "entailment.caption": ' can image and text1 " {caption} " imply text2 " {text} "?',
+    "infilling": ' what is the complete text of " {text} "?',
     "image_gen": " what is the complete image? caption: {text}",
 }
 

@@ -11,6 +11,7 @@ from unival.specs.base import Field, TaskSpec
 from unival.specs.caption import CaptionSpec
 from unival.specs.entailment import EntailmentSpec
 from unival.specs.grounding import GroundedCaptionSpec, GroundingSpec
+from unival.specs.infilling import InfillingSpec
 from unival.specs.matching import MatchingSpec
 from unival.specs.negatives import NegativePool
 from unival.specs.options import SpecOptions
@@ -29,14 +30,16 @@ SPECS: dict[str, type[TaskSpec]] = {
         VerificationSpec,
         EntailmentSpec,
         PretrainSpec,
+        InfillingSpec,
     )
 }
 
 __all__ = ["SPECS", "Field", "NegativePool", "PretrainSpec", "SpecOptions", "TaskSpec", "get_spec"]
 
 
-def get_spec(name: str, modality: str = "image") -> TaskSpec:
-    """Return the description of a task on a modality; ConfigError (nearest name) for an unknown one."""
+def get_spec(name: str, modality: str | None = None) -> TaskSpec:
+    """Return the description of a task on a modality (default: the task's first); ConfigError (nearest name) for
+    an unknown one."""
     if name not in SPECS:
         raise ConfigError(f"unknown task '{name}'; tasks: {', '.join(SPECS)}.{nearest(name, SPECS)}")
-    return SPECS[name](modality)
+    return SPECS[name](modality or SPECS[name].modalities[0])

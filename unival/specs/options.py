@@ -10,6 +10,8 @@ from unival.errors import ConfigError, nearest
 from unival.prompts import check_overrides
 
 PROMPT_TYPES = ("none", "src", "prev_output")
+MASK_LENGTHS = ("span-poisson", "word", "subword")
+REPLACEMENTS = (1, 0, -1)
 PROTOCOLS = ("unival", "official")
 AUDIO_CROPS = ("centre", "start", "rand")
 
@@ -87,6 +89,22 @@ class SpecOptions:
     matching_prob: float = field(
         default=1.0, metadata={"help": "share of pretraining rows that also give a matching example"}
     )
+    mask_ratio: float = field(
+        default=0.3, metadata={"help": "text infilling: share of the words that are hidden"}
+    )
+    random_ratio: float = field(
+        default=0.0, metadata={"help": "text infilling: share of spans shown as random tokens"}
+    )
+    keep_ratio: float = field(
+        default=0.0, metadata={"help": "text infilling: share of spans shown as they are"}
+    )
+    mask_length: str = field(
+        default="span-poisson", metadata={"help": "text infilling hides span-poisson, word or subword"}
+    )
+    poisson_lambda: float = field(default=3.0, metadata={"help": "text infilling: mean words of a span"})
+    replace_length: int = field(
+        default=1, metadata={"help": "text infilling: masks shown for a span: 1, 0, or -1 for one each token"}
+    )
     protocol: str = field(
         default="unival",
         metadata={
@@ -107,16 +125,24 @@ class SpecOptions:
                 f"prompt_type '{self.prompt_type}' is not one of {', '.join(PROMPT_TYPES)}."
                 + nearest(self.prompt_type, PROMPT_TYPES)
             )
-        for name, choices in (("protocol", PROTOCOLS), ("eval_audio_crop", AUDIO_CROPS)):
+        for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(
-                    f"{name} '{value}' is not one of {', '.join(choices)}.{nearest(value, choices)}"
+                    f"{name} '{value}' is not one of {', '.join(map(str, choices))}."
+                    + nearest(str(value), map(str, choices))
                 )
+        if self.poisson_lambda <= 0:
+            raise ConfigError(f"poisson_lambda is a mean above 0, got {self.poisson_lambda}")
+        if self.random_ratio + self.keep_ratio > 1:
+            raise ConfigError(
+                f"random_ratio {self.random_ratio} and keep_ratio {self.keep_ratio} together exceed 1"
+            )
         if not 0 < self.acc_thresh <= 1:
             raise ConfigError(f"acc_thresh is an overlap in (0, 1], got {self.acc_thresh}")
-        if not 0 <= self.matching_prob <= 1:
-            raise ConfigError(f"matching_prob is a probability, got {self.matching_prob}")
+        for name in ("matching_prob", "mask_ratio", "random_ratio", "keep_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         if sum(x is not None for x in (self.answers, self.ans2label_dict, self.ans2label_file)) > 1:
             raise ConfigError("give only one of answers, ans2label_dict and ans2label_file")
         if self.answers is not None:
@@ -138,6 +164,12 @@ class SpecOptions:
         return cls(**options)
 
 
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "protocol": PROTOCOLS,
+    "eval_audio_crop": AUDIO_CROPS,
+    "mask_length": MASK_LENGTHS,
+    "replace_length": REPLACEMENTS,
+}
 _POSITIVE = (
     "max_src_length",
     "max_tgt_length",
