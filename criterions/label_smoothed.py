@@ -56,10 +56,10 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         """Return (loss sum, sample size, statistics) of a batch, or of a list of batches."""
         if not isinstance(sample, list):
             output = self.loss(model, sample, update_num)
-            return output.loss, output.sample_size, self._log(output)
+            return output.loss, output.sample_size, self.log_of(output)
         outputs = [self.loss(model, part, update_num) for part in sample]
         joined = combine(outputs)
-        log = self._log(joined)
+        log = self.log_of(joined)
         for part, output in zip(sample, outputs, strict=True):
             slot = _SLOTS.get(part["group"])
             if slot:
@@ -95,7 +95,8 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         return dict.fromkeys(_LOGGED, 0.0)
 
     @classmethod
-    def _log(cls, output: LossOutput) -> dict[str, float]:
+    def log_of(cls, output: LossOutput) -> dict[str, float]:
+        """Statistics of a step under the names that :meth:`reduce_metrics` reads."""
         names = ("nll_loss", "ntokens", "nsentences", "sample_size")
         log = cls.empty_log() | {name: float(getattr(output, name)) for name in names}
         log |= {"n_correct": float(output.n_correct or 0), "total": float(output.total or 0)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from unival.batch import Example
 from unival.errors import ConfigError, nearest
-from unival.generate import GenerationSettings, generate, rank_candidates
+from unival.generate import GenerationSettings, Hypothesis, generate, rank_candidates
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.answers import encode_answer
 from unival.vocabulary import Vocabulary
@@ -82,28 +82,16 @@ class Inference:
     @torch.no_grad()
     def __call__(self, model: nn.Module, batch: Mapping[str, Any], n_best: int = 1) -> list[Prediction]:
         """Predict every row of a collated batch; the result keeps the row order."""
-        prefixes = self._prefixes(batch)
         if self.mode == "allcand":
-            return self._rank(model, batch, prefixes, n_best)
-        hypotheses = generate(
-            model,
-            batch["net_input"],
-            self.settings,
-            constraint=self.constraint,
-            prefix_tokens=batch["prefix_tokens"],
-        )
+            return self._rank(model, batch, n_best)
         predictions = []
-        for row, found in enumerate(hypotheses):
-            example = self._example(batch, row, prefixes[row])
+        for row, found in enumerate(self.search(model, batch)):
             if not found:
                 raise ConfigError(
                     f"row {batch['id'][row]}: no output ends within max_len_b {self.settings.max_len_b} tokens, "
-                    f"{len(prefixes[row])} of which are the forced prefix; raise max_len_b in eval_args"
+                    f"{len(self._prefix(batch, row))} of which are the forced prefix; raise max_len_b in eval_args"
                 )
-            decoded = [
-                (self.spec.decode(item.tokens, example, self.vocabulary, self.options), float(item.score))
-                for item in found[:n_best]
-            ]
+            decoded = [(self.decode(batch, row, item.tokens), float(item.score)) for item in found[:n_best]]
             predictions.append(
                 Prediction(
                     id=batch["id"][row],
@@ -116,10 +104,36 @@ class Inference:
             )
         return predictions
 
-    def _rank(
-        self, model: nn.Module, batch: Mapping[str, Any], prefixes: list[list[int]], n_best: int
-    ) -> list[Prediction]:
+    def search(
+        self, model: nn.Module, batch: Mapping[str, Any], row_keys: Sequence[int] | None = None
+    ) -> list[list[Hypothesis]]:
+        """Return the hypotheses of every row of a collated batch, undecoded (see :func:`generate`)."""
+        return generate(
+            model,
+            batch["net_input"],
+            self.settings,
+            constraint=self.constraint,
+            prefix_tokens=batch["prefix_tokens"],
+            row_keys=row_keys,
+        )
+
+    def decode(self, batch: Mapping[str, Any], row: int, tokens: Iterable[int]) -> Any:
+        """Decode tokens generated for one row (a forced prefix included) as its task does."""
+        empty = torch.zeros(0, dtype=torch.int64)
+        example = Example(
+            id=batch["id"][row],
+            source=empty,
+            target=empty,
+            prev_output=empty,
+            prefix=torch.tensor(self._prefix(batch, row), dtype=torch.int64),
+            size=batch["sizes"][row],
+            resize=batch["resizes"][row],
+        )
+        return self.spec.decode(tokens, example, self.vocabulary, self.options)
+
+    def _rank(self, model: nn.Module, batch: Mapping[str, Any], n_best: int) -> list[Prediction]:
         assert self.candidates is not None
+        prefixes = [self._prefix(batch, row) for row in range(len(batch["id"]))]
         scores = rank_candidates(
             model, batch["net_input"], self._candidate_tokens, prompts=prefixes, constraint=self.constraint
         )
@@ -139,20 +153,7 @@ class Inference:
             )
         return predictions
 
-    def _prefixes(self, batch: Mapping[str, Any]) -> list[list[int]]:
+    def _prefix(self, batch: Mapping[str, Any], row: int) -> list[int]:
         if batch["prefix_tokens"] is None:
-            return [[] for _ in batch["id"]]
-        return [[t for t in row if t != self.vocabulary.pad] for row in batch["prefix_tokens"].tolist()]
-
-    @staticmethod
-    def _example(batch: Mapping[str, Any], row: int, prefix: list[int]) -> Example:
-        empty = torch.zeros(0, dtype=torch.int64)
-        return Example(
-            id=batch["id"][row],
-            source=empty,
-            target=empty,
-            prev_output=empty,
-            prefix=torch.tensor(prefix, dtype=torch.int64),
-            size=batch["sizes"][row],
-            resize=batch["resizes"][row],
-        )
+            return []
+        return [t for t in batch["prefix_tokens"][row].tolist() if t != self.vocabulary.pad]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unival.errors import ConfigError
-from unival.losses import AllowedTokens, LossOptions, label_smoothed_loss, scst_loss, token_log_probs
+from unival.losses import AllowedTokens, LossOptions, label_smoothed_loss, token_log_probs
 from unival.losses.rows import CHUNK_ELEMENTS
 
 V = 11
@@ -186,20 +186,6 @@ def test_only_the_own_position_gets_a_gradient() -> None:
     assert torch.equal(touched, expected)
 
 
-def test_scst_gradient_is_reward_weighted() -> None:
-    logits, target = sample()
-    logits.requires_grad_()
-    reward = torch.tensor([1.0, 0.0, -2.0], dtype=torch.float64)
-    loss, per_row = scst_loss(token_log_probs(logits, target), reward)
-    expected = (
-        -(torch.log_softmax(logits, -1).gather(2, target[..., None])[..., 0] * target.ne(1)).sum(1) * reward
-    )
-    torch.testing.assert_close(per_row, expected)
-    (grad,) = torch.autograd.grad(loss, logits, retain_graph=True)
-    (wanted,) = torch.autograd.grad(expected.sum(), logits)
-    torch.testing.assert_close(grad, wanted)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -230,5 +216,3 @@ def test_refused_shapes() -> None:
         )
     with pytest.raises(ConfigError, match="beyond the vocabulary"):
         label_smoothed_loss(logits, target, LossOptions(constraint_range="5,80"))
-    with pytest.raises(ConfigError, match="rewards"):
-        scst_loss(torch.zeros(3, 2), torch.ones(2))

@@ -32,12 +32,12 @@ class Task:
     def __post_init__(self) -> None:
         self.prefix_length = np.minimum((self.prefix != PAD).sum(1), self.limit)
 
-    def hypothesis(self, tokens: np.ndarray, cumulative: np.ndarray) -> Hypothesis:
+    def hypothesis(self, tokens: np.ndarray, cumulative: np.ndarray, cut: bool) -> Hypothesis:
         """Build a result from tokens (L,), eos included, and their cumulative log-probabilities (L,)."""
         score = float(cumulative[-1])
         if not self.settings.unnormalized:
             score /= len(tokens) ** self.settings.lenpen
-        return Hypothesis(tokens.tolist(), score, np.diff(cumulative, prepend=np.float32(0)).tolist())
+        return Hypothesis(tokens.tolist(), score, np.diff(cumulative, prepend=np.float32(0)).tolist(), cut)
 
 
 @dataclass
@@ -101,6 +101,7 @@ class Rows:
         return self.task.hypothesis(
             np.append(self.tokens[parent, 1:], EOS),
             np.append(self.cumulative[parent], np.float32(total)),
+            cut=bool(self.step >= self.task.limit[self.sentence[parent]]),
         )
 
     def log_probs(self, logits: Tensor) -> Tensor:

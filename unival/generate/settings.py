@@ -84,8 +84,12 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One output: ``tokens`` end in eos and hold no bos; ``positional_scores`` are per token, in order."""
+    """One output: ``tokens`` end in eos and hold no bos; ``positional_scores`` are per token, in order.
+
+    ``cut``: the length limit forced the end, it was not the model's choice.
+    """
 
     tokens: list[int]
     score: float
     positional_scores: list[float]
+    cut: bool = False

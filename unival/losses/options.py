@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from unival.errors import ConfigError
+from unival.errors import ConfigError, nearest
 from unival.generate.constraints import parse_range
 
 
@@ -45,6 +45,47 @@ class LossOptions:
             raise ConfigError(f"log_end {self.log_end}: expected 0 < log_end <= 1")
         if self.ignore_prefix_size < 0:
             raise ConfigError(f"ignore_prefix_size {self.ignore_prefix_size}: expected 0 or more")
+        parse_range(self.constraint_range)
+
+
+BASELINES = ("others", "greedy", "none")
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Options that all self-critical criterions share; how to generate is the task's ``scst_args``."""
+
+    sentence_avg: bool = field(default=False, metadata={"help": "divide by sequences, not by tokens"})
+    constraint_range: str | None = field(
+        default=None, metadata={"help": "'start,end': generate and score only these tokens"}
+    )
+    ignore_prefix_size: int = field(default=0, metadata={"help": "positions left out at the start"})
+    scst_baseline: str | None = field(
+        default=None,
+        metadata={
+            "help": "taken off each reward: others (mean of the row's other samples), greedy (reward of the "
+            "most probable output) or none; default: the criterion's own"
+        },
+    )
+    scst_samples: int | None = field(
+        default=None,
+        metadata={"help": "outputs of a row that are rewarded, best first; default: the criterion's own"},
+    )
+    scst_patience: int = field(
+        default=200,
+        metadata={"help": "stop when so many updates on end have no reward or no advantage, 0: never"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.scst_baseline not in (None, *BASELINES):
+            raise ConfigError(
+                f"scst_baseline '{self.scst_baseline}' is not one of {', '.join(BASELINES)}."
+                + nearest(str(self.scst_baseline), BASELINES)
+            )
+        for name, least in (("ignore_prefix_size", 0), ("scst_samples", 1), ("scst_patience", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} {value}: expected {least} or more")
         parse_range(self.constraint_range)
 
 

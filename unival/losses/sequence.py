@@ -101,29 +101,19 @@ def combine(outputs: Sequence[LossOutput]) -> LossOutput:
     )
 
 
-def token_log_probs(logits: Tensor, target: Tensor, pad: int = 1) -> Tensor:
+def token_log_probs(
+    logits: Tensor, target: Tensor, pad: int = 1, limits: tuple[int, int] | None = None
+) -> Tensor:
     """Return (B, U) log-probabilities of ``target``, 0 at ``pad``; differentiable and memory-lean.
 
-    logits: (B, U, V) of any float type; target: (B, U) int64. The result is float32 (float64 for float64).
+    logits: (B, U, V) of any float type; target: (B, U) int64; ``limits`` restricts the softmax to a range of
+    the vocabulary and the four specials. The result is float32 (float64 for float64).
     """
     rows = target.reshape(-1).ne(pad).nonzero().squeeze(1)
-    terms = Terms(target.reshape(-1)[rows], rows, None, None, LossOptions(), paired=False)
+    mask = None if limits is None else range_mask(limits, logits.size(-1), logits.device)
+    terms = Terms(target.reshape(-1)[rows], rows, None, mask, LossOptions(), paired=False)
     losses = RowLosses.apply(logits.reshape(-1, logits.size(-1)), terms)[0]
     return losses.new_zeros(target.numel()).index_copy(0, rows, -losses).view(target.shape)
-
-
-def scst_loss(log_probs: Tensor, reward: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return (summed policy loss, per-row loss (B,)): minus reward times sequence log-probability.
-
-    log_probs: (B, U) of the sampled tokens, 0 where not scored (see ``token_log_probs``);
-    reward: (B,) per sentence, or one number for all. Source: Rennie et al., "Self-critical sequence training
-    for image captioning" (CVPR 2017), equation 8; subtracting a baseline is the caller's part.
-    """
-    weights = torch.as_tensor(reward, dtype=log_probs.dtype, device=log_probs.device).reshape(-1)
-    if len(weights) not in (1, len(log_probs)):
-        raise ConfigError(f"{len(weights)} rewards do not fit {len(log_probs)} sentences")
-    per_row = -(log_probs.sum(-1) * weights)
-    return per_row.sum(), per_row
 
 
 def _both_passes(values: Tensor, batch: int, use_rdrop: bool) -> Tensor:
