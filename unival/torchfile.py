@@ -38,29 +38,21 @@ def _inert(name: str) -> tuple[Any, str]:
     return type(name.rpartition(".")[2], (_Inert,), {}), name
 
 
-FOREIGN = (
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.nodes.AnyNode",
-    "fairseq.data.dictionary.Dictionary",
-    "fairseq.meters.AverageMeter",
-    "fairseq.logging.meters.AverageMeter",
-    "fairseq.meters.TimeMeter",
-    "fairseq.meters.StopwatchMeter",
-    "typing.Any",
-)
+# Anything by these packages may stand in a checkpoint (configurations, choices, dictionaries, meters; the
+# generic names are the reference's own folders). It is replaced unseen, never imported.
+FOREIGN = ("fairseq", "omegaconf", "hydra", "typing", "enum", "ofa_module", "tasks", "models", "data", "utils")
+# How pickle spells Dict[str, Any], the annotation of a typed configuration; as a stand-in it looks up nothing.
+ANNOTATION = "_operator.getitem"
 
 
 def _allowed() -> list[Any]:
     plain: list[Any] = [argparse.Namespace, collections.defaultdict, collections.OrderedDict]
-    plain += [dict, list, set, int, float]
+    plain += [dict, list, set, tuple, str, bytes, bool, int, float, type(None)]
     plain += [np.dtype, np.ndarray, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQfd"}]
     core = getattr(np, "_core", None) or np.core  # numpy 2 or 1
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         plain += [(getattr(core.multiarray, f), f"{module}.{f}") for f in ("scalar", "_reconstruct")]
-    return plain + [_inert(name) for name in FOREIGN]
+    return [*plain, _inert(ANNOTATION)]
 
 
 def load_torch(path: str | Path) -> Any:
@@ -68,23 +60,36 @@ def load_torch(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' does not exist")
-    with torch.serialization.safe_globals(_allowed()):
+    allowed, replaced = _allowed(), set[str]()
+    while True:
         try:
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:  # the format before zip files cannot be mapped
-                if "mmap" not in str(error):
-                    raise
-                return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(allowed):
+                return _load_mapped(path)
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)|global (\S+)|class (\S+)", str(error))
             what = next((g for g in found.groups() if g), "") if found else str(error).splitlines()[0]
-            raise CheckpointError(
-                f"'{path}' holds '{what}', which is not on the list of types a checkpoint may hold; "
-                "it was not run. Write the file anew with tensors and plain values only."
-            ) from None
+            if what in replaced or what.split(".")[0] not in FOREIGN:
+                raise CheckpointError(
+                    f"'{path}' holds '{what}', which is not on the list of types a checkpoint may hold; "
+                    "it was not run. Write the file anew with tensors and plain values only."
+                ) from None
+            replaced.add(what)
+            allowed.append(_inert(what))
         except Exception as error:  # bytes that are no torch file fail in many ways
-            raise CheckpointError(f"'{path}' is not a readable checkpoint: {error!r}") from None
+            said = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"'{path}' is not a readable checkpoint ({type(error).__name__}: {said}): it is cut off, damaged, "
+                "or no torch file; compare its size and SHA-256 with the source's and fetch it again"
+            ) from None
+
+
+def _load_mapped(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:  # the format before zip files cannot be mapped
+        if "mmap" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _plain(value: Any) -> Any:
@@ -92,8 +97,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, argparse.Namespace):
         return {k: _plain(v) for k, v in vars(value).items()}
     if isinstance(value, _Inert):
-        content = vars(value).get("_content", vars(value).get("_val"))
-        return _plain(content)
+        held = vars(value)
+        # a configuration, a value in one, a choice (made from its value); of other objects nothing is kept
+        return _plain(held.get("_content", held.get("_val", next(iter(held.get("args", ())), None))))
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -142,7 +148,10 @@ def read_fairseq(path: str | Path) -> FairseqFile:
     config = _plain(content.get("cfg")) or {}
     args: dict[str, Any] = dict(_plain(content.get("args")) or {})
     for part in ("task", "model"):
-        args.update(config.get(part) or {})
+        section = dict(config.get(part) or {})
+        if section.get("_name"):  # a section of the old style names itself in the option of its kind
+            section.setdefault("task" if part == "task" else "arch", section["_name"])
+        args.update(section)
     extra = _plain({k: v for k, v in (content.get("extra_state") or {}).items() if not k.startswith("ema")})
     averaged = (content.get("extra_state") or {}).get("ema")
     masters = (content.get("extra_state") or {}).get("ema_fp32_params") or {}
