@@ -37,10 +37,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
     parser = options.get_training_parser()
     parser.error = _refuse  # argparse would print hundreds of lines of usage first
-    args, unknown = options.parse_args_and_arch(parser, input_args=list(argv), parse_known=True)
+    try:
+        args, unknown = options.parse_args_and_arch(parser, input_args=list(argv), parse_known=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"--user-dir '{error}' does not exist; leave it out (the plugin is registered already), "
+            "or give 'unival' to fairseq-train"
+        ) from None
     if unknown:
         flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
         flag = unknown[0].split("=", 1)[0]
+        if not flag.startswith("-"):
+            raise ConfigError(
+                f"unexpected word '{flag}': only the data come without an option's name; quote values with "
+                "blanks, and end a continued line of a script with the backslash itself, no blank after it"
+            )
         raise ConfigError(f"unknown option '{flag}'.{nearest(flag, flags)}")
     return args
 
