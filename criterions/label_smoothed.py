@@ -13,6 +13,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from unival import options as cli_options
+from unival.errors import ConfigError
 from unival.losses import AllowedTokens, LossOptions, LossOutput, combine, label_smoothed_loss
 
 _LOGGED = (
@@ -47,6 +48,11 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
 
     @classmethod
     def build_criterion(cls, cfg: Namespace, task: Any) -> LabelSmoothedCrossEntropy:
+        if task.cfg.scst or task.cfg.scst_args is not None:
+            raise ConfigError(
+                "--scst and --scst-args do nothing with cross entropy: choose a self-critical criterion "
+                "(scst_reward_criterion, refcoco_scst_reward_criterion, clip_scst_reward_criterion), or leave them out"
+            )
         options = cli_options.from_namespace(cfg, LossOptions)
         return cls(task, replace(options, encouraging=cls.encouraging))
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from unival import options as cli_options
 from unival.criterions.label_smoothed import LabelSmoothedCrossEntropy
+from unival.errors import ConfigError
 from unival.generate import parse_range
 from unival.inference import Inference
 from unival.losses import (
     LossOptions,
     LossOutput,
     PolicyOptions,
-    label_smoothed_loss,
     mean_of_others,
     policy_loss,
 )
@@ -37,10 +37,12 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
     Loss: minus the sum over tokens of (reward - baseline) * log-probability; sample size: those tokens.
     In validation the loss is the cross entropy of the targets; the task's metric judges the outputs.
 
-    Class attributes: ``options_class``; ``baseline`` and ``samples``, the defaults of ``scst_baseline`` and
-    ``scst_samples`` (None: all outputs); ``remedy``, what to do about rewards that stay zero.
+    Class attributes: ``specs``, names of the task descriptions it serves; ``options_class``; ``baseline`` and
+    ``samples``, the defaults of ``scst_baseline`` and ``scst_samples`` (None: all outputs); ``remedy``, what to
+    do about rewards that stay zero.
     """
 
+    specs: ClassVar[tuple[str, ...]]
     options_class: ClassVar[type[PolicyOptions]] = PolicyOptions
     baseline: ClassVar[str] = "others"
     samples: ClassVar[int | None] = None
@@ -48,7 +50,12 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
 
     def __init__(self, task: Any, options: Any) -> None:
         super().__init__(task)
+        if task.spec.name not in self.specs:
+            raise ConfigError(
+                f"the criterion rewards {' and '.join(self.specs)}; task '{task.spec.name}' is none of them"
+            )
         self.options = options
+        self.supervised = LabelSmoothedCrossEntropy(task, LossOptions(sentence_avg=options.sentence_avg))
         self.baseline_kind = options.scst_baseline or self.baseline
         self.kept = options.scst_samples or self.samples
         settings = {"seed": task.options.seed, **(task.cfg.scst_args or {})}
@@ -85,7 +92,7 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
     ) -> tuple[Tensor, Any, dict[str, Any]]:
         """Return (loss sum, sample size, statistics) of a batch."""
         if not model.training:
-            output = self._supervised(model, sample)
+            output = self.supervised.loss(model, sample, update_num)
             return output.loss, output.sample_size, LabelSmoothedCrossEntropy.log_of(output)
         rollout = self._roll_out(model, sample, update_num, self.inference)
         rewards = self._rewards(sample, rollout)
@@ -93,26 +100,37 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
         advantage = advantage.masked_fill(~rollout.present, 0.0)
         sums = RewardSums.of(rewards, advantage, rollout.present)
         self.guard.see(update_num, RewardSums() if self.task.dummy else sums)
-        output = self.loss(model, sample, rollout, advantage)
+        output = self.loss(model, sample, rollout, advantage, update_num)
         return output.loss, output.sample_size, {**LabelSmoothedCrossEntropy.log_of(output), **sums.log()}
 
-    def loss(self, model: Any, sample: dict[str, Any], rollout: Rollout, advantage: Tensor) -> LossOutput:
+    def loss(
+        self, model: Any, sample: dict[str, Any], rollout: Rollout, advantage: Tensor, update_num: int
+    ) -> LossOutput:
         """Run the outputs through the model and weigh their log-probabilities; advantage: (B, K)."""
-        batch, count, length = rollout.tokens.shape
-        rows = torch.arange(batch, device=advantage.device).repeat_interleave(count)
-        tokens = rollout.tokens.view(-1, length)
+        rows, tokens = self.taught(rollout)
         inputs = select_rows(sample["net_input"], rows, shifted(tokens, self.task.vocabulary.bos))
         logits, _ = model(**inputs)
-        return self.policy_loss(logits, rollout.scored.view(-1, length), advantage)
+        return self.policy_loss(logits, rollout, advantage)
 
-    def policy_loss(self, logits: Tensor, tokens: Tensor, advantage: Tensor) -> LossOutput:
-        """The policy loss of logits (N, U, V) and scored tokens (N, U) under the range they came from."""
+    @staticmethod
+    def taught(rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Return (row of the batch (B * K,), tokens (B * K, U)) of all outputs."""
+        batch, count, length = rollout.tokens.shape
+        rows = torch.arange(batch, device=rollout.tokens.device).repeat_interleave(count)
+        return rows, rollout.tokens.view(-1, length)
+
+    def policy_loss(self, logits: Tensor, rollout: Rollout, advantage: Tensor) -> LossOutput:
+        """The policy loss of logits (B * K, U, V), under the range that the outputs were generated in."""
         constraint = self.inference.constraint
-        limits = parse_range(self.options.constraint_range)
-        if limits is None and isinstance(constraint, tuple):
-            limits = constraint
-        pad, average = self.task.vocabulary.pad, self.options.sentence_avg
-        return policy_loss(logits, tokens, advantage.reshape(-1), pad, limits=limits, sentence_avg=average)
+        return policy_loss(
+            logits,
+            rollout.scored.view(logits.shape[:2]),
+            advantage.reshape(-1),
+            self.task.vocabulary.pad,
+            limits=parse_range(self.options.constraint_range)
+            or (constraint if isinstance(constraint, tuple) else None),
+            sentence_avg=self.options.sentence_avg,
+        )
 
     def _roll_out(self, model: Any, sample: dict[str, Any], update_num: int, inference: Inference) -> Rollout:
         keys = [zlib.crc32(f"{update_num} {name}".encode()) for name in sample["id"]]
@@ -134,13 +152,6 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
             return mean_of_others(rewards, rollout.present)
         best = self._roll_out(model, sample, update_num, self.greedy)
         return self._rewards(sample, best)
-
-    def _supervised(self, model: Any, sample: dict[str, Any]) -> LossOutput:
-        """Cross entropy of the targets."""
-        logits, _ = model(**sample["net_input"])
-        vocabulary = self.task.vocabulary
-        options = LossOptions(sentence_avg=self.options.sentence_avg)
-        return label_smoothed_loss(logits, sample["target"], options, pad=vocabulary.pad, eos=vocabulary.eos)
 
     @staticmethod
     def empty_log() -> dict[str, float]:

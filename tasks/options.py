@@ -47,6 +47,13 @@ class TaskOptions:
         10, "stop training after this many updates with a non-finite loss or gradient"
     )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
+    init_as_reference: bool = _option(
+        False, "take them as the reference does: token rows by number, positions not shifted"
+    )
+    scst: bool = _option(False, "self-critical training, which the criterion alone decides; others refuse it")
+    scst_args: Mapping[str, Any] | None = _option(
+        None, "decoding settings of self-critical training as JSON, over the task's own"
+    )
     # Options that every script of the reference passes and that change nothing here; each says why.
     eval_cider: bool = _leftover(
         False, "captions are scored in validation unless --no-eval-generate is given"
@@ -67,12 +74,8 @@ class TaskOptions:
         None, "no stream has it; it is unknown to the reference too"
     )
     save_on_cuda: bool = _leftover(False, "checkpoints are written from the CPU's memory")
-    scst: bool = _option(False, "refused: self-critical training has criterions of its own")
-    scst_args: Mapping[str, Any] | None = _leftover(None, "it only acts with self-critical training")
 
     def __post_init__(self) -> None:
-        if self.scst:
-            raise ConfigError("--scst does nothing with this task: choose a self-critical criterion instead")
         if not self.eval_generate:
             for name in ("eval_cider", "eval_bleu", "eval_acc"):
                 if getattr(self, name):
@@ -80,6 +83,8 @@ class TaskOptions:
                     raise ConfigError(
                         f"--{flag} and --no-eval-generate contradict each other; give one of them"
                     )
+        if self.init_as_reference and not self.init_from:
+            raise ConfigError("--init-as-reference needs --init-from: it says how bart.base is taken")
         if not 0.0 <= self.max_broken_share <= 1.0:
             raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
         if self.max_nonfinite < 1:

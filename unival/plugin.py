@@ -9,6 +9,8 @@ import fairseq.checkpoint_utils
 import fairseq.models.distributed_fairseq_model
 import fairseq_cli.train
 
+import unival.criterions.caption_scst
+import unival.criterions.grounding_scst
 import unival.criterions.label_smoothed
 import unival.data.dataset
 import unival.data.iterator
@@ -18,6 +20,8 @@ import unival.models.unival
 import unival.tasks.base
 import unival.tasks.files
 import unival.tasks.finetune
+import unival.tasks.image_gen
+import unival.tasks.mixture
 import unival.tasks.options
 import unival.tasks.pretrain
 import unival.tasks.safety

@@ -120,6 +120,20 @@ def training_cider(
     )
 
 
+def reference_frequencies(
+    references: Sequence[Sequence[str]], tokenizer: str = "ptb", protocol: str = "official"
+) -> DocumentFrequencies:
+    """Document frequencies of raw references, one list per image, for :func:`caption_scores`.
+
+    Scoring all images with the frequencies of their own references is what "corpus" does.
+    """
+    _check_names(METRICS, tokenizer, protocol)
+    rows: _Rows = [(number, None, refs) for number, refs in enumerate(references)]
+    _check_texts(rows)
+    _, truth = _tokenize(rows, tokenizer, protocol, java.JavaSettings())
+    return corpus_frequencies([[_split_blanks(words) for words in refs] for refs in truth])
+
+
 def _check_names(metrics: Sequence[str], tokenizer: str, protocol: str) -> list[str]:
     if isinstance(metrics, str):
         metrics = [metrics]
