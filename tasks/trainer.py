@@ -98,11 +98,12 @@ class UnivalTrainer(Trainer):
         return extra
 
     def _start_from_weights(self, filename: str) -> None:
-        from unival.checkpoint import load_folder, read_fairseq
+        from unival.checkpoint import load_folder, load_into, modality_exceptions, read_fairseq
 
         folder = Path(filename).is_dir()
         state = load_folder(filename)[0].state_dict() if folder else read_fairseq(filename).model
-        report = self.get_model().load_state_dict(state)
+        model = self.get_model()
+        report = load_into(model, state, *modality_exceptions(model), extend=True)
         self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
 
@@ -116,7 +117,8 @@ class UnivalTrainer(Trainer):
     def _start_from_bart(self, filename: str) -> None:
         from unival.checkpoint import load_bart
 
-        report = load_bart(self.get_model(), filename)
+        as_reference = self.task.cfg.init_as_reference
+        report = load_bart(self.get_model(), filename, self.task.vocabulary, as_reference)
         self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
 
@@ -141,6 +143,9 @@ class UnivalTrainer(Trainer):
             raise
         finally:
             self.cfg.ema.store_ema = store_ema
+        from unival.checkpoint import read_header
+
+        self.task.load_state_dict(read_header(filename)["task_state"])
         masters = extra.pop("master_weights", None)
         if masters is not None and not reset_optimizer and isinstance(self.optimizer, _FP16OptimizerMixin):
             for own, saved in zip(_masters(self.optimizer), masters, strict=True):
@@ -266,6 +271,12 @@ def _check_start(cfg: Any, task: Any) -> None:
                     f"--{name.replace('_', '-')} is of no use with --finetune-from-model, which takes the weights alone"
                 )
     distributed = cfg.distributed_training
+    if getattr(cfg.model, "sync_bn", False) and distributed.distributed_world_size > 1:
+        if cfg.common.cpu or not torch.cuda.is_available():
+            raise ConfigError(
+                "--sync-bn with several processes needs GPUs (torch has no synchronised BatchNorm for CPUs); "
+                "leave it out, or give --freeze-batchnorm instead"
+            )
     if (
         distributed.distributed_world_size > 1
         and task.several_forwards

@@ -17,11 +17,21 @@ VERBS = {
     "score": ("unival.cli.score", "score saved predictions"),
     "compare": ("unival.cli.compare", "test whether two evaluations differ beyond chance"),
     "reproduce": ("unival.cli.reproduce", "evaluate a released checkpoint against its published score"),
+    "merge": ("unival.cli.merge", "merge finetuned weights; sweep coefficients; chains of finetunings"),
     "report": ("unival.cli.report", "table, curves and picture page of evaluated runs"),
 }
 DATA_VERBS = {
     "sample": ("unival.cli.sample", "render the sample world"),
+    "codebook": ("unival.cli.codebook", "train a VQGAN on pictures"),
+    "codes": ("unival.cli.codes", "turn pictures into image codes"),
     "vocabulary": ("unival.cli.vocabulary", "train a vocabulary or install the released one"),
+    "convert": ("unival.cli.data_convert", "turn a folder, COCO JSON or WebDataset tars into tables that train"),
+    "validate": ("unival.cli.data_validate", "check every row of a table and decode a sample"),
+    "show": ("unival.cli.data_show", "write a page of decoded rows"),
+    "split": ("unival.cli.data_split", "split a table by its media"),
+    "index": ("unival.cli.data_index", "build the indexes of tables"),
+    "prepare": ("unival.cli.prepare", "make tables from a corpus's official annotation files"),
+    "compress": ("unival.cli.compress", "shrink videos to few frames a second, take out their sound"),
 }
 
 

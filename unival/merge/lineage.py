@@ -42,7 +42,9 @@ def strangers(names: Sequence[str], lineages: Sequence[Sequence[str] | None]) ->
     """Return the pairs of models whose lineages are both known and have nothing in common."""
     pairs = combinations(range(len(names)), 2)
     known = [None if line is None else set(line) for line in lineages]
-    return [(i, j) for i, j in pairs if (a := known[i]) is not None and (b := known[j]) is not None and not a & b]
+    return [
+        (i, j) for i, j in pairs if (a := known[i]) is not None and (b := known[j]) is not None and not a & b
+    ]
 
 
 def cosine(a: Any, b: Any, keys: Sequence[str]) -> float:

@@ -1,0 +1,175 @@
+"""What must be equal before weights may be merged; everything that is not is listed and refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from unival.config import FreezeConfig, ModelConfig, option_fields
+from unival.errors import CheckpointError
+from unival.loading import modality_exceptions
+from unival.merge.lineage import RELATED, cosine, strangers
+from unival.merge.source import Source
+from unival.merge.tensorfile import Spec
+from unival.modeling.inputs import MODALITIES
+
+# Options that decide how a model trains or where its start came from, not what its weights mean.
+TRAINING = re.compile(r"dropout$|_rate$|^checkpoint_activations$|^sync_bn$|^sample_|_model_path$|^unfreeze$")
+LISTED = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Weights of the result: shape and type of each, and the models that have it."""
+
+    specs: dict[str, Spec]
+    owners: dict[str, tuple[int, ...]]
+    config: ModelConfig
+
+
+def plan(sources: Sequence[Source], names: Sequence[str], only_some: str) -> Plan:
+    """Compare the models and return what the result consists of.
+
+    Raises CheckpointError listing every difference in vocabulary, prompts, architecture, keys and shapes;
+    modality networks that only some models have are dealt with as ``only_some`` says.
+    """
+    problems = [*_vocabularies(sources, names), *_prompts(sources, names), *_options(sources, names)]
+    modules = [re.compile(pattern) for pattern in modality_exceptions(nn.Module())[0]]
+    specs: dict[str, Spec] = {}
+    owners: dict[str, tuple[int, ...]] = {}
+    partial: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for source in sources for key in source.specs):
+        having = tuple(k for k, source in enumerate(sources) if key in source.specs)
+        shapes = {names[k]: sources[k].specs[key].shape for k in having}
+        if len(set(shapes.values())) > 1:
+            problems.append(f"{key}: shapes {', '.join(f'{n} {s}' for n, s in shapes.items())}")
+        elif len(having) < len(sources):
+            lacking = ", ".join(name for k, name in enumerate(names) if k not in having)
+            if not any(module.search(key) for module in modules):
+                problems.append(f"{key}: not in {lacking}")
+            elif only_some == "refuse":
+                partial.setdefault(f"{_network(key)} (not in {lacking})", []).append(key)
+            elif only_some == "drop":
+                continue
+        specs[key], owners[key] = sources[having[0]].specs[key], having
+    for network, keys in partial.items():
+        problems.append(
+            f"{len(keys)} weights of {network}: set 'only_some: keep' to merge them over the models that have "
+            "them, or 'only_some: drop' to leave them out"
+        )
+    if problems:
+        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        listed = "\n  ".join(problems[:LISTED] + more)
+        raise CheckpointError(f"the models cannot be merged, {len(problems)} differences:\n  {listed}")
+    return Plan(specs, owners, _config(sources, only_some))
+
+
+def check_base(base: Source, sources: Sequence[Source], made: Plan) -> None:
+    """The ancestor must have every weight of the result in the same shape. Raises CheckpointError."""
+    problems = [
+        f"{key}: {base.specs[key].shape if key in base.specs else 'absent'}, the models {spec.shape}"
+        for key, spec in made.specs.items()
+        if key not in base.specs or base.specs[key].shape != spec.shape
+    ]
+    if base.vocabulary.fingerprint() != sources[0].vocabulary.fingerprint():
+        problems.insert(0, "the vocabulary is another one")
+    if problems:
+        listed = "\n  ".join(problems[:LISTED])
+        raise CheckpointError(
+            f"base '{base.path}' does not fit the models, {len(problems)} differences:\n  {listed}"
+        )
+
+
+def ancestry_warnings(sources: Sequence[Source], names: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """Say which models share no ancestor, by recorded lineage, or by weight distance where there is none.
+
+    A model counts as its own ancestor, so that a model and its finetuned successor are related.
+    """
+    lines = [
+        None if source.lineage is None else [*source.lineage, digest]
+        for source, digest in zip(sources, hashes, strict=True)
+    ]
+    warnings = [
+        f"{names[i]} and {names[j]} have no recorded ancestor in common: their weights need not fit together"
+        for i, j in strangers(names, lines)
+    ]
+    for k in range(1, len(sources)):
+        if lines[0] is not None and lines[k] is not None:
+            continue
+        shared = [key for key in sources[0].specs if key in sources[k].specs]
+        found = cosine(sources[0].read, sources[k].read, shared)
+        if found < RELATED:
+            warnings.append(
+                f"the weights of {names[0]} and {names[k]} point in different directions (cosine {found:.2f}; models "
+                f"of one ancestor are above {RELATED}): an average is hardly better than random weights"
+            )
+    return warnings
+
+
+def _vocabularies(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
+    prints = [source.vocabulary.fingerprint() for source in sources]
+    return [
+        f"vocabulary: {names[k]} has another one ({prints[k][:12]}) than {names[0]} ({prints[0][:12]})"
+        for k in range(1, len(sources))
+        if prints[k] != prints[0]
+    ]
+
+
+def _prompts(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
+    found: dict[str, dict[str, list[str]]] = {}
+    for source, name in zip(sources, names, strict=True):
+        for prompt, text in source.prompts.items():
+            found.setdefault(prompt, {}).setdefault(text, []).append(name)
+    return [
+        f"prompt '{prompt}': " + ", ".join(f"'{text}' in {', '.join(who)}" for text, who in texts.items())
+        for prompt, texts in found.items()
+        if len(texts) > 1
+    ]
+
+
+def _options(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
+    """Differences in the options that decide what the weights mean, the shapes being equal."""
+    ignored = set(FreezeConfig.__dataclass_fields__)
+    lacking = {m for m in MODALITIES for s in sources if not _has(s, m)}
+    problems = []
+    for field in option_fields():
+        if field.name in ignored or TRAINING.search(field.name) or _modality_of(field.name) in lacking:
+            continue
+        values = [source.config.options()[field.name] for source in sources]
+        if any(value != values[0] for value in values):
+            shown = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+            problems.append(f"option {field.name}: {shown}")
+    return problems
+
+
+def _modality_of(option: str) -> str | None:
+    """The modality whose network an option is about; None for all others."""
+    if option in ("mel_bins", "hop_size"):
+        return "audio"
+    if option == "resnet_type":
+        return "image"
+    return next((m for m in MODALITIES if option in (f"{m}_encoder_name", f"layernorm_{m}_embedding")), None)
+
+
+def _has(source: Source, modality: str) -> bool:
+    return any(key.startswith(f"encoder.embed_{modality}s.") for key in source.specs)
+
+
+def _network(key: str) -> str:
+    return ".".join(key.split(".")[:2])
+
+
+def _config(sources: Sequence[Source], only_some: str) -> ModelConfig:
+    """The first model's configuration with the modality networks of the result."""
+    options: dict[str, object] = {}
+    for modality in MODALITIES:
+        having = [source for source in sources if _has(source, modality)]
+        if not having or (only_some == "drop" and len(having) < len(sources)):
+            options[f"{modality}_encoder_name"] = "none" if modality == "image" else None
+        else:
+            theirs = having[0].config.options()
+            options.update({k: v for k, v in theirs.items() if _modality_of(k) == modality})
+    return sources[0].config.replace(**options)

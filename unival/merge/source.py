@@ -1,0 +1,154 @@
+"""One input of a merge: weights read tensor by tensor, and what the checkpoint says of them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unival.checkpoint import CONFIG, WEIGHTS, config_of
+from unival.config import ModelConfig
+from unival.errors import CheckpointError, ConfigError
+from unival.loading import COMPUTED, TIED
+from unival.merge.lineage import recorded_lineage
+from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
+from unival.prompts import PROMPTS
+from unival.torchfile import FairseqFile, read_fairseq
+from unival.vocabulary import Vocabulary
+
+DONTNEED = 4  # MADV_DONTNEED
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to merge. ``read`` gives a fresh copy of a tensor; tied copies and computed tables have no key.
+
+    ``weights`` is "raw" or "ema"; ``lineage`` None where the checkpoint does not record its ancestors;
+    ``meta`` holds task, task_options, prompts and decoding as a checkpoint folder names them.
+    """
+
+    path: str
+    specs: dict[str, Spec]
+    read: Callable[[str], Tensor]
+    config: ModelConfig
+    vocabulary: Vocabulary
+    weights: str
+    lineage: list[str] | None
+    meta: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(spec.nbytes for spec in self.specs.values())
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """All prompt templates as this model was trained with them."""
+        kept = self.meta.get("prompts") or self.meta.get("task_options", {}).get("prompts") or {}
+        return {**PROMPTS, **kept}
+
+
+def open_source(
+    path: str | Path, weights: str | None, work: Path, vocabulary: Vocabulary | None = None
+) -> Source:
+    """Open a folder of ours, a fairseq ``.pt`` of this project, or a released ``.pt``.
+
+    ``weights`` ("raw" or "ema") must be said for a ``.pt`` and must fit a folder that says what it holds.
+    ``work``: a folder for the copy that files of the old, unmappable format need. ``vocabulary``: that of
+    released files, which carry none. Raises CheckpointError and ConfigError.
+    """
+    path = Path(path)
+    return _folder(path, weights) if path.is_dir() else _fairseq(path, weights, work, vocabulary)
+
+
+def _folder(path: Path, weights: str | None) -> Source:
+    try:
+        meta = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = ModelConfig.from_dict(meta["model"])
+    except FileNotFoundError:
+        raise CheckpointError(f"'{path}' is not a checkpoint folder: '{CONFIG}' is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from None
+    kind = meta.get("weights", "raw")
+    if weights is not None and weights != kind:
+        raise CheckpointError(
+            f"'{path}' holds {kind} weights and the recipe asks for {weights}: averaged and raw weights are not "
+            f"merged with each other. Give inputs of one kind and set 'weights' to it"
+        )
+    file = TensorFile(path / WEIGHTS)
+    vocabulary = Vocabulary.load(path)
+    return Source(str(path), file.specs, file.read, config, vocabulary, kind, recorded_lineage(meta), meta)
+
+
+def _fairseq(path: Path, weights: str | None, work: Path, vocabulary: Vocabulary | None) -> Source:
+    if weights is None:
+        raise ConfigError(
+            f"'{path}' may hold raw and averaged (EMA) weights: say in the recipe which to merge, "
+            "'weights: raw' or 'weights: ema', for all models alike"
+        )
+    file = read_fairseq(path)
+    state, _ = file.weights(weights)
+    config = config_of(file, state)
+    meta = dict(file.task_state.get("unival", {}))
+    if "vocabulary" in meta:
+        vocabulary = Vocabulary.from_dict(meta.pop("vocabulary"))
+    if vocabulary is None:
+        raise ConfigError(f"'{path}' carries no vocabulary: set 'bpe_dir' to the folder of its BPE files")
+    if len(vocabulary) != config.vocab_size:
+        raise CheckpointError(
+            f"'{path}' has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}; give the file's own"
+        )
+    meta["task_options"] = meta.pop("options", {})
+    state = _distinct(state, config)
+    specs = {key: Spec(tuple(value.shape), value.dtype) for key, value in state.items()}
+    if zipfile.is_zipfile(path):
+        read: Callable[[str], Tensor] = lambda key: _copy(state[key])  # noqa: E731
+    else:
+        read = _staged(state, specs, Path(mkdtemp(dir=work)) / WEIGHTS).read
+        state = {}
+    lineage = recorded_lineage(meta)
+    _release(file)
+    return Source(str(path), specs, read, config, vocabulary, weights, lineage, meta)
+
+
+def _release(file: FairseqFile) -> None:
+    """Let go of what a merge does not read."""
+    file.model, file.ema, file.extra = {}, None, {}
+
+
+def _distinct(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Leave out what construction computes, and the second and third name of one shared table."""
+    t = config.transformer
+    aliases = TIED[1:] if t.share_all_embeddings else TIED[2:] if t.share_decoder_input_output_embed else ()
+    return {k: v for k, v in state.items() if k not in aliases and not COMPUTED.search(k)}
+
+
+def _copy(mapped: Tensor) -> Tensor:
+    """Copy a tensor out of a mapped file and give the file's pages back.
+
+    Pages that were read count as this process's memory until it says otherwise; unread ones cost nothing.
+    """
+    copy = mapped.clone(memory_format=torch.contiguous_format)
+    if sys.platform == "linux" and mapped.numel():
+        start = mapped.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+        length = mapped.data_ptr() + mapped.nbytes - start
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), DONTNEED)
+    return copy
+
+
+def _staged(state: dict[str, Tensor], specs: dict[str, Spec], path: Path) -> TensorFile:
+    """Write weights of a file that cannot be mapped to one that can be read tensor by tensor."""
+    writer = TensorWriter(path, specs)
+    for name in writer.order:
+        writer.write(name, state[name])
+    writer.close()
+    return TensorFile(path)

@@ -1,0 +1,73 @@
+"""A table with the settings of its task: what merged models are evaluated, and statistics taken, on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unival.errors import ConfigError
+from unival.evaluate.parts import to_line
+
+if TYPE_CHECKING:
+    from unival.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A table and how it is read.
+
+    recipe: training or evaluation recipe of the task (task, prompts, sizes, decoding, validation table).
+    table: another table than the recipe's. name: short name in tables and plots. group: what it is averaged
+    with in the bars, such as "in distribution" or "new words". limit: only its first items.
+    options: further options of ``unival evaluate``, with underscores.
+    """
+
+    recipe: str
+    name: str = ""
+    table: str | None = None
+    group: str = "in distribution"
+    limit: int | None = None
+    batch_size: int = 64
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", Path(self.recipe).stem)
+        if self.name != Path(self.name).name:
+            raise ConfigError(f"the name '{self.name}' is used as a folder's name; leave out '/'")
+
+    def words(self, checkpoint: str | Path, out: str | Path) -> list[str]:
+        """Arguments of ``unival evaluate``."""
+        words = [str(checkpoint), *([self.table] if self.table else []), f"--recipe={self.recipe}"]
+        words += [f"--out={out}", f"--batch-size={self.batch_size}"]
+        words += [f"--limit={self.limit}"] if self.limit else []
+        for name, value in self.options.items():
+            text = to_line(value) if isinstance(value, Mapping) else str(value)
+            words.append(
+                f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={text}"
+            )
+        return words
+
+    def open(self, checkpoint: str | Path, out: str | Path) -> Evaluation:
+        """Prepare the evaluation of a checkpoint without predicting anything."""
+        from unival.cli.evaluate import parse
+        from unival.evaluate.prepare import prepare
+
+        args = parse(self.words(checkpoint, out))
+        args.device = args.device or "cpu"
+        args.shard = 0
+        return prepare(args)[0]
+
+
+def examples(evaluation: Evaluation) -> Iterator[Any]:
+    """Yield the prepared examples of an evaluation's items, targets included, in table order.
+
+    Raises DataError for a row that cannot be used and MediaError for media that cannot be read.
+    """
+    for item in evaluation.items:
+        row = evaluation.table[item.row]
+        yield evaluation.spec.examples(
+            row, evaluation.media, evaluation.options, evaluation.vocabulary, None, training=False
+        )[0]
