@@ -2,71 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fairseq.tasks import register_task
 
 from unival import options as cli_options
+from unival.config import ModelConfig
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches
-from unival.errors import ConfigError, nearest
+from unival.errors import ConfigError
 from unival.media import MediaLoader
-from unival.mixture import MODES, Source, mixture_batches
+from unival.mixture import Source, mixture_batches, quotas
 from unival.specs import SpecOptions, get_spec
+from unival.specs.base import MODALITIES
 from unival.tables import open_table
 from unival.tasks.base import UnivalTask
+from unival.tasks.mixture import STREAMS, add_arguments, from_arguments, read_mixture
 from unival.vocabulary import Vocabulary
 
-_KEYS = ("name", "table", "task", "modality", "weight", "group", "selected_cols", "options", "split")
-# The reference's extra streams, each read once every <cnt> rows of the main one.
-_STREAMS = (
-    "image_text", "image_text_vqa", "image_text_ground", "video", "video_text", "audio", "audio_text"
-)  # fmt: skip
+logger = logging.getLogger(__name__)
 
-
-def _stream(name: str, text: str) -> Any:
-    return field(default=None, metadata={"help": text})
-
-
-@dataclass(frozen=True)
-class MixtureOptions:
-    """Options of the mixture. A recipe's ``mixture`` section is written to a YAML file given as ``data``."""
-
-    mixing: str = field(
-        default="balanced",
-        metadata={"help": "balanced (fixed quotas in each update) or proportional (to size)"},
-    )
-    steps_per_epoch: int | None = field(
-        default=None,
-        metadata={"help": "batches of all ranks in an epoch (default: one pass of the first source)"},
-    )
-    image_text_data: str | None = _stream(
-        "image_text", "further image table, read every --image-text-cnt rows"
-    )
-    image_text_cnt: int = field(default=2, metadata={"help": "main rows per row of --image-text-data"})
-    image_text_vqa_data: str | None = _stream("image_text_vqa", "image question table")
-    image_text_vqa_cnt: int = field(
-        default=2, metadata={"help": "main rows per row of --image-text-vqa-data"}
-    )
-    image_text_ground_data: str | None = _stream("image_text_ground", "image grounding table")
-    image_text_ground_cnt: int = field(
-        default=2, metadata={"help": "main rows per row of --image-text-ground-data"}
-    )
-    video_data: str | None = _stream("video", "video table")
-    video_cnt: int = field(default=2, metadata={"help": "main rows per row of --video-data"})
-    video_selected_cols: str | None = field(default=None, metadata={"help": "columns of --video-data"})
-    video_text_data: str | None = _stream("video_text", "further video table")
-    video_text_cnt: int = field(default=2, metadata={"help": "main rows per row of --video-text-data"})
-    audio_data: str | None = _stream("audio", "audio table")
-    audio_cnt: int = field(default=2, metadata={"help": "main rows per row of --audio-data"})
-    audio_selected_cols: str | None = field(default=None, metadata={"help": "columns of --audio-data"})
-    audio_text_data: str | None = _stream("audio_text", "further audio table")
-    audio_text_cnt: int = field(default=2, metadata={"help": "main rows per row of --audio-text-data"})
+_PROBED = 500  # rows of a source looked at to find the modalities it holds
 
 
 @register_task("unify_task")
@@ -76,7 +36,7 @@ class UnifyTask(UnivalTask):
     ``data`` is a YAML list of sources (``name table task modality weight group options``), or a table
     in the reference's eight-column layout beside the reference's stream options. ``--batch-size``
     counts rows of the whole mixture; image and video rows of a batch form two sub-batches of equal
-    weight in the loss.
+    weight in the loss. Networks of modalities that no source holds are not built.
     """
 
     spec_name = "pretrain"
@@ -84,14 +44,7 @@ class UnifyTask(UnivalTask):
 
     def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
         super().__init__(args, vocabulary)
-        self.mix = cli_options.from_namespace(args, MixtureOptions)
-        if self.mix.mixing not in MODES:
-            raise ConfigError(
-                f"--mixing '{self.mix.mixing}' is not one of {', '.join(MODES)}.{nearest(self.mix.mixing, MODES)}"
-            )
-        for stream in _STREAMS:
-            if getattr(self.mix, f"{stream}_cnt") < 1:
-                raise ConfigError(f"--{stream.replace('_', '-')}-cnt must be at least 1")
+        self.mix = from_arguments(args)
         self.listed = self._listed()
 
     def _listed(self) -> list[dict[str, Any]] | None:
@@ -99,11 +52,11 @@ class UnifyTask(UnivalTask):
         paths = self._paths()
         if not paths:
             raise ConfigError("no data: give a mixture (YAML) or a pretraining table")
-        listed = _read_mixture(Path(paths[0])) if paths[0].endswith((".yaml", ".yml")) else None
+        listed = read_mixture(Path(paths[0])) if paths[0].endswith((".yaml", ".yml")) else None
         if listed is not None:
             if len(paths) > 1:
                 raise ConfigError("give one mixture file; its sources for validation are marked split: valid")
-            for stream in _STREAMS:
+            for stream in STREAMS:
                 if getattr(self.mix, f"{stream}_data"):
                     raise ConfigError(
                         f"--{stream.replace('_', '-')}-data and a mixture file exclude each other"
@@ -113,7 +66,9 @@ class UnifyTask(UnivalTask):
     @classmethod
     def add_args(cls, parser: Any) -> None:
         super().add_args(parser)
-        cli_options.add_arguments(parser, MixtureOptions)
+        add_arguments(parser)
+        # Ranks may hold different modalities in one update; the engine's default backend cannot follow that.
+        parser.set_defaults(ddp_backend="legacy_ddp")
 
     def has_sharded_data(self, split: str) -> bool:
         """Several main tables: one per epoch."""
@@ -139,7 +94,7 @@ class UnifyTask(UnivalTask):
         if not training:
             return [{"name": "valid", "table": self._paths()[-1], "selected_cols": columns}]
         chosen = [{"name": "main", "table": paths[(epoch - 1) % len(paths)], "selected_cols": columns}]
-        for stream in _STREAMS:
+        for stream in STREAMS:
             table, count = getattr(self.mix, f"{stream}_data"), getattr(self.mix, f"{stream}_cnt")
             if table:
                 own = getattr(self.mix, f"{stream}_selected_cols", None)
@@ -150,10 +105,11 @@ class UnifyTask(UnivalTask):
 
     def sources(self, split: str, epoch: int) -> list[DataSource]:
         """Sources of ``train``, or those marked ``split: valid``."""
-        return [self._source(entry) for entry in self.entries(split == self.args.train_subset, epoch)]
+        training = split == self.args.train_subset
+        return [self._source(entry, training) for entry in self.entries(training, epoch)]
 
-    def _source(self, entry: dict[str, Any]) -> DataSource:
-        spec = get_spec(entry.get("task", "pretrain"), entry.get("modality", "image"))
+    def _source(self, entry: dict[str, Any], training: bool) -> DataSource:
+        spec = get_spec(entry.get("task", "pretrain"), entry.get("modality"))
         table = open_table(
             entry["table"],
             spec.fields,
@@ -164,7 +120,8 @@ class UnifyTask(UnivalTask):
         options = self.options
         if entry.get("options"):
             options = SpecOptions.from_options(**{**cli_options.to_dict(options), **entry["options"]})
-        spec.prepare(table, options)
+        if training:
+            spec.prepare(table, options)
         media = MediaLoader(table.media_root, str(Path(table.path).parent))
         return DataSource(entry.get("name", table.path), table, spec, media, options, entry.get("group"))
 
@@ -172,56 +129,110 @@ class UnifyTask(UnivalTask):
         training = split == self.args.train_subset
         self.add_dataset(split, self.sources(split, epoch), training, split_groups=training)
 
+    # model
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build the model with the networks that the sources need.
+
+        Raises:
+            ConfigError: a source holds a modality whose network is not named.
+        """
+        held = self.held_modalities()
+        for modality in MODALITIES:
+            option = f"{modality}_encoder_name"
+            named = getattr(cfg, option, None) or self._default_network(modality)
+            built = named not in (None, "none")
+            if modality in held and not built:
+                raise ConfigError(
+                    f"source '{held[modality]}' has rows with {modality}: name the {modality} network with "
+                    f"--{option.replace('_', '-')}"
+                )
+            if modality not in held and built and not self.mix.build_unused_encoders:
+                setattr(cfg, option, "none")
+                logger.info(
+                    f"no {modality} network: no source has {modality} rows (--build-unused-encoders builds it)"
+                )
+        return super().build_model(cfg, from_checkpoint)
+
+    def _default_network(self, modality: str) -> str | None:
+        options = ModelConfig.from_options(self.args.arch, len(self.vocabulary)).options()
+        return options[f"{modality}_encoder_name"]
+
+    def held_modalities(self) -> dict[str, str]:
+        """Modalities of the rows of all sources, each with the name of a source that holds it."""
+        if self.args.train_subset not in self.datasets:
+            self.load_dataset(self.args.train_subset)
+        sources = list(self.datasets[self.args.train_subset].sources)
+        if not self.args.disable_validation:
+            sources += [self._source(entry, training=False) for entry in self.entries(training=False)]
+        return {modality: source.name for source in sources for modality in _modalities(source)}
+
+    # batches
+
     def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
         """Quotas per source in training; one pass in table order otherwise."""
-        names = [source.name for source in dataset.sources]
         if not dataset.training:
             return _one_pass(dataset, batch_size, epoch)
-        weights = [float(entry.get("weight", 1.0)) for entry in self.entries(training=True, epoch=epoch)]
-        sources = [
-            Source(name, len(source.table), weight, source.group or "")
-            for name, source, weight in zip(names, dataset.sources, weights, strict=True)
-        ]
-        world = max(1, self.args.distributed_world_size)
         picks = mixture_batches(
-            sources,
+            self._mixed(dataset, epoch),
             batch_size,
             self.options.seed,
             epoch,
             mode=self.mix.mixing,
             steps=self.mix.steps_per_epoch,
-            num_ranks=world,
+            num_ranks=self._world,
         )
         return EpochBatches(picks, epoch)
+
+    @property
+    def _world(self) -> int:
+        return max(1, self.args.distributed_world_size)
+
+    def _mixed(self, dataset: SpecDataset, epoch: int) -> list[Source]:
+        weights = [float(entry.get("weight", 1.0)) for entry in self.entries(training=True, epoch=epoch)]
+        return [
+            Source(source.name, len(source.table), weight, source.group or "")
+            for source, weight in zip(dataset.sources, weights, strict=True)
+        ]
+
+    def plan(self, cfg: Any, per_epoch: int, total: int) -> str:
+        """Rows per source and rank, updates, effective batch per source and padding, before the first step."""
+        accumulate, batch = cfg.optimization.update_freq[0], cfg.dataset.batch_size
+        dataset = self.datasets[self.args.train_subset]
+        mixed = self._mixed(dataset, 1)
+        found = quotas(mixed, batch, self.mix.mixing, self.mix.steps_per_epoch, self._world, accumulate)
+        width = max(len("source"), *(len(source.name) for source in mixed))
+        lines = [
+            f"plan: {self.mix.mixing} mixing; rows of each source in an update (all ranks) and an epoch (one rank)",
+            f"  {'source':{width}} {'rows':>10} {'weight':>7} {'update':>8} {'epoch':>10} {'passes':>7}  what",
+        ]
+        for source, quota, read in zip(mixed, found, dataset.sources, strict=True):
+            what = f"{read.spec.name} ({', '.join(_modalities(read)) or 'text'}) in {read.table.path}"
+            lines.append(
+                f"  {source.name:{width}} {source.size:>10,} {source.weight:>7.4g} {quota.update:>8.4g}"
+                f" {quota.epoch:>10,.6g} {quota.passes:>7.3g}  {what}"
+            )
+        slots = per_epoch * accumulate * batch * self._world
+        read_rows = sum(quota.epoch for quota in found) * self._world
+        return "\n".join(
+            [
+                *lines,
+                f"  {self._world} rank(s) x {batch} rows x {accumulate} accumulated"
+                f" = {batch * self._world * accumulate} rows an update",
+                f"  {per_epoch:,} updates an epoch, {f'{total:,} updates' if total else 'no end set'},"
+                f" {1 - read_rows / slots:.2%} of an epoch's places for rows stay empty",
+            ]
+        )
+
+
+def _modalities(source: DataSource) -> list[str]:
+    """Modalities of a source. Pretraining rows say it themselves: evenly spaced ones are looked at."""
+    rows = range(0, len(source.table), max(1, len(source.table) // _PROBED))
+    held = {source.spec.modality_of(source.table[index]) for index in rows}
+    return [modality for modality in MODALITIES if modality in held]
 
 
 def _one_pass(dataset: SpecDataset, batch_size: int, epoch: int) -> list[list[Item]]:
     """Batches of one source each, in table order."""
     rows = [[(epoch, s, r) for r in range(int(size))] for s, size in enumerate(dataset.sizes)]
     return [part[start : start + batch_size] for part in rows for start in range(0, len(part), batch_size)]
-
-
-def _read_mixture(path: Path) -> list[dict[str, Any]] | None:
-    """The sources of a mixture file; None when the file describes a single table."""
-    if not path.is_file():
-        raise ConfigError(f"mixture '{path}' does not exist")
-    content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    if isinstance(content, dict) and "mixture" in content:
-        content = content["mixture"]
-    if not isinstance(content, list):
-        return None
-    for number, entry in enumerate(content, 1):
-        if not isinstance(entry, dict) or "table" not in entry:
-            raise ConfigError(f"{path}: source {number} needs a 'table'")
-        for key in entry:
-            if key not in _KEYS:
-                raise ConfigError(f"{path}: source {number}: unknown key '{key}'.{nearest(key, _KEYS)}")
-        if entry.get("split", "train") not in ("train", "valid"):
-            raise ConfigError(f"{path}: source {number}: split '{entry['split']}' is neither train nor valid")
-        entry.setdefault("name", f"source{number}")
-        if float(entry.get("weight", 1.0)) <= 0:
-            raise ConfigError(f"{path}: source '{entry['name']}': weight {entry['weight']} must be above 0")
-    names = [entry["name"] for entry in content]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"{path}: two sources have the same name: {', '.join(sorted(names))}")
-    return content

@@ -123,10 +123,8 @@ def mixture_batches(
     mode.
     """
     _check(sources, batch_size, epoch, mode, steps, num_ranks)
-    shares = np.array([s.weight * (s.size if mode == "proportional" else 1) for s in sources], np.float64)
-    if steps is None:
-        passes = math.ceil(sources[0].size * (float(shares.sum()) / float(shares[0])) / batch_size - 1e-9)
-        steps = -(-max(1, passes) // num_ranks) * num_ranks
+    shares = _shares(sources, mode)
+    steps = _steps(sources, shares, batch_size, num_ranks) if steps is None else steps
     before = seats(shares, (epoch - 1) * steps * batch_size)
     after = seats(shares, epoch * steps * batch_size)
     order = np.argsort(
@@ -139,6 +137,51 @@ def mixture_batches(
     for number, item in enumerate(sources):
         index[source == number] = _walk(item.size, seed, number, int(before[number]), int(after[number]))
     return _Picks(source, index, batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one source gives to a run: rows of an update (of all ranks, on average), rows of the first epoch on
+    each rank (on average), and passes of that epoch over the source."""
+
+    update: float
+    epoch: float
+    passes: float
+
+
+def quotas(
+    sources: Sequence[Source],
+    batch_size: int,
+    mode: str = "balanced",
+    steps: int | None = None,
+    num_ranks: int = 1,
+    accumulate: int = 1,
+) -> list[Quota]:
+    """Say what each source gives, for the plan of a run; arguments of ``mixture_batches``.
+
+    ``accumulate``: batches of each rank in an update.
+    """
+    _check(sources, batch_size, 1, mode, steps, num_ranks)
+    shares = _shares(sources, mode)
+    steps = _steps(sources, shares, batch_size, num_ranks) if steps is None else steps
+    rows = seats(shares, steps * batch_size)
+    update = shares / shares.sum() * batch_size * num_ranks * accumulate
+    return [
+        Quota(float(update[s]), int(rows[s]) / num_ranks, int(rows[s]) / source.size)
+        for s, source in enumerate(sources)
+    ]
+
+
+def _shares(sources: Sequence[Source], mode: str) -> npt.NDArray[np.float64]:
+    return np.array([s.weight * (s.size if mode == "proportional" else 1) for s in sources], np.float64)
+
+
+def _steps(
+    sources: Sequence[Source], shares: npt.NDArray[np.float64], batch_size: int, num_ranks: int
+) -> int:
+    """Batches of one pass of the first source, a multiple of ``num_ranks``."""
+    passes = math.ceil(sources[0].size * (float(shares.sum()) / float(shares[0])) / batch_size - 1e-9)
+    return -(-max(1, passes) // num_ranks) * num_ranks
 
 
 def _check(

@@ -44,7 +44,8 @@ class TaskSpec(ABC):
     Class attributes: ``name``; ``modalities`` it makes sense on; ``best_metric``, the key of ``score`` that
     picks the best checkpoint; ``generation``, default decoding settings (fairseq's names); ``inference``,
     "beamsearch" or "allcand" (every candidate of the constraint is scored); ``joins_ids``: rows with one id
-    (all captions of an image) are one item with several references, predicted once.
+    (all captions of an image) are one item with several references, predicted once; ``reads_media``: a row's
+    medium is input of the model; ``reranks``: :meth:`rerank` chooses among all outputs of a row.
     """
 
     name: ClassVar[str]
@@ -53,6 +54,8 @@ class TaskSpec(ABC):
     generation: ClassVar[dict[str, Any]] = {"beam": 5}
     inference: ClassVar[str] = "beamsearch"
     joins_ids: ClassVar[bool] = False
+    reads_media: ClassVar[bool] = True
+    reranks: ClassVar[bool] = False
 
     def __init__(self, modality: str = "image") -> None:
         if modality not in self.modalities:
@@ -100,6 +103,10 @@ class TaskSpec(ABC):
         """Return the id of a row's example, without loading its media."""
         return row_id(row)
 
+    def modality_of(self, row: Row) -> str | None:
+        """Return the modality of a row's medium, None for a task on text alone."""
+        return self.modality if self.modality in MODALITIES else None
+
     def prepare(self, rows: Sequence[Row], options: SpecOptions) -> None:
         """Look at the training table once before its rows are prepared; most tasks need nothing from it."""
         return
@@ -122,6 +129,21 @@ class TaskSpec(ABC):
         """Turn generated tokens (a forced prefix included) into text or a box."""
         return vocabulary.decode(without_prefix(tokens, example)).strip()
 
+    def decoding(self, options: SpecOptions) -> dict[str, Any]:
+        """Return the default decoding settings, where they depend on the options."""
+        return dict(self.generation)
+
+    def rerank(
+        self,
+        decoded: list[tuple[Any, float]],
+        batch: Mapping[str, Any],
+        row: int,
+        options: SpecOptions,
+        device: str,
+    ) -> list[tuple[int, Any, float]]:
+        """Order the decoded hypotheses (output, score) of a row of a batch: (place, output, score), best first."""
+        return [(place, *pair) for place, pair in enumerate(decoded)]
+
     @abstractmethod
     def score(
         self,
@@ -131,6 +153,12 @@ class TaskSpec(ABC):
         ids: Sequence[str] | None = None,
     ) -> dict[str, float]:
         """Return metric name -> value; ``predictions`` are what ``decode`` returns, paired by position."""
+
+    def whole_set(
+        self, predictions: Sequence[Any], references: Sequence[Any], options: SpecOptions
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return metrics that are no mean over rows, such as FID, and what they were computed with."""
+        return {}, {}
 
     def baseline(
         self,

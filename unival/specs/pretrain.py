@@ -80,7 +80,11 @@ class PretrainSpec(TaskSpec):
     def fields(self) -> tuple[Field, ...]:
         return (
             Field(self.modality, False, f"{self.modality}, or 'media' in the reference's layout"),
-            Field("type", False, "caption, qa, visual_grounding, video_caption, video_qa or audio_caption"),
+            Field(
+                "type",
+                False,
+                "caption, qa, visual_grounding, video_caption, video_qa, audio_caption or audio_qa",
+            ),
             Field("caption", False, "caption, or phrase of a region (also 'text')"),
             Field("question", False, "question of a qa row"),
             Field("answer", False, "answers of a qa row (in the reference's layout: 'refs')"),
@@ -92,6 +96,9 @@ class PretrainSpec(TaskSpec):
     @property
     def layout_name(self) -> str:
         return "pretrain"
+
+    def modality_of(self, row: Row) -> str:
+        return self._parse(row).modality
 
     def prepare(self, rows: Sequence[Row], options: SpecOptions) -> None:
         """Make the pool of negatives: ``neg_sample_dir``, else at most 100,000 evenly spaced rows."""
@@ -160,14 +167,18 @@ class PretrainSpec(TaskSpec):
                 kind = "visual_grounding"
         else:
             modality = "audio" if "audio" in name else "video" if name.startswith("video_") else self.modality
-            kind = "caption" if "audio" in name else name.removeprefix("video_")
+            kind = name.removeprefix("video_").removeprefix("audio_")
+            if (
+                "audio" in name and kind != "qa"
+            ):  # the reference takes any other type that names audio for this
+                kind = "caption"
             if kind == "grounding":
                 kind = "visual_grounding"
         if kind not in KINDS or (kind == "visual_grounding" and modality != "image"):
             raise bad_value(
                 row,
                 "type",
-                "expected caption, qa, visual_grounding, video_caption, video_qa or a name with 'audio', "
+                "expected caption, qa, visual_grounding, video_caption, video_qa, audio_caption or audio_qa, "
                 f"got '{name or kind}' for {modality}",
             )
         column = modality if row.get(modality) not in (None, "") or row.get("media") is None else "media"
@@ -221,7 +232,7 @@ class _Builder:
         loaded = self._load()
         question = prompt(f"caption.{modality}", self.options.prompts)
         out = [self._compose("", question, text, reference=captions, **loaded)]
-        unscored = _UNSCORED_TOKENS.get(optional_text(self.row, "dataset") or "", 0)
+        unscored = _UNSCORED_TOKENS.get((optional_text(self.row, "dataset") or "").lower(), 0)
         if unscored and modality == "image":
             out[0].target[: min(unscored, len(out[0].target) - 1)] = self.vocabulary.pad
         positive = self._matching()
