@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from unival import _checkout as _checkout
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_model"]
+__all__ = ["__version__", "build_model", "load"]
 
 if TYPE_CHECKING:
     from unival.modeling.build import build_model
+    from unival.predictor import load
 
-_LAZY = {"build_model": "unival.modeling.build"}
+_LAZY = {"build_model": "unival.modeling.build", "load": "unival.predictor"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,15 @@ from torch import Tensor
 
 from unival.config import ModelConfig
 from unival.errors import CheckpointError
+from unival.families import BART, family_of, ignored_paths, shown_options, size_of, trained_for
 from unival.loading import (
     COMPUTED,
     TIED,
     LoadReport,
-    load_bart,
     load_into,
-    load_network,
     modality_exceptions,
 )
+from unival.pretrained import load_bart, load_network
 from unival.torchfile import FairseqFile, read_fairseq, read_header
 
 if TYPE_CHECKING:
@@ -48,15 +48,22 @@ __all__ = [
     "read_fairseq",
     "read_header",
     "save_folder",
+    "vocabulary_for",
     "write_config",
 ]
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
+CODES_AND_BINS = {"num_codes": "code_dict_size", "num_bins": "num_bins"}  # arguments in released files
+HEADS = (r"^classification_heads\.",)  # OFA files of other tasks hold them; answers here are generated
 
 
 @dataclass
 class Loaded:
-    """A model ready to use, with what its checkpoint says about it. ``weights`` is "raw" or "ema"."""
+    """A model ready to use, with what its checkpoint says about it.
+
+    ``weights`` is "raw" or "ema"; ``prompts`` are replaced templates; ``task`` has name and modality;
+    ``decoding`` has mode and settings of the task's validation; ``family``: unival.families.
+    """
 
     model: UnIVAL
     vocabulary: Vocabulary
@@ -65,6 +72,30 @@ class Loaded:
     task: dict[str, Any]
     task_options: dict[str, Any]
     meta: dict[str, Any]
+    decoding: dict[str, Any] = field(default_factory=dict)
+    family: str = "ours"
+
+    def kept_options(self) -> dict[str, Any]:
+        """Return the task options and prompts of the checkpoint, by name.
+
+        Options that this version does not know (a newer one wrote the file) are left out.
+        """
+        from unival.specs import SpecOptions
+
+        known = {f.name for f in fields(SpecOptions)}
+        kept = {name: value for name, value in self.task_options.items() if name in known}
+        return {**kept, "prompts": self.prompts} if self.prompts else kept
+
+    def about(self) -> dict[str, Any]:
+        """Return what a folder of this model keeps beside model and vocabulary."""
+        about = {
+            "weights": self.weights,
+            "family": self.family,
+            "task": self.task,
+            "task_options": self.task_options,
+            "decoding": self.decoding,
+        }
+        return {**about, "lineage": self.meta["lineage"]} if "lineage" in self.meta else about
 
 
 def save_folder(
@@ -73,9 +104,11 @@ def save_folder(
     vocabulary: Vocabulary,
     prompts: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
     """Write config.json, model.safetensors and the vocabulary files, all or nothing.
 
+    ``extra`` joins config.json; ``files`` are further text files by name.
     Everything is written beside ``folder`` and moved into place, so a kill leaves the old one or the new one.
     """
     from safetensors.torch import save_file
@@ -100,6 +133,8 @@ def save_folder(
         save_file(kept, temporary / WEIGHTS, metadata={"format": "pt"})
         vocabulary.save(temporary)
         write_config(temporary, meta)
+        for name, text in (files or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
     return Path(folder)
 
 
@@ -189,7 +224,7 @@ def config_of(file: FairseqFile, state: Mapping[str, Tensor]) -> ModelConfig:
     table = state.get(TIED[0])
     if table is None:
         raise CheckpointError(f"'{file.path}' has no token table: it is not a model of this project")
-    args = dict(file.args)
+    args = {**file.args, **shown_options(state)}
     for modality in ("video", "audio"):
         if not any(k.startswith(f"encoder.embed_{modality}s.") for k in state):
             args.pop(f"{modality}_encoder_name", None)
@@ -201,6 +236,31 @@ def config_of(file: FairseqFile, state: Mapping[str, Tensor]) -> ModelConfig:
 
         args["code_image_size"] = 8 * round((grid.numel() - 1 - CODE_FILLERS) ** 0.5)
     return ModelConfig.from_reference(args, vocab_size=table.size(0))
+
+
+def vocabulary_for(path: str | Path, bpe_dir: str | Path | None = None) -> Vocabulary | None:
+    """Return the vocabulary to read a released file with, None for checkpoints that carry their own.
+
+    It is read from ``bpe_dir``, by default the folder ``bpe`` below UNIVAL_WEIGHTS. Raises CheckpointError.
+    """
+    from unival.paths import root
+    from unival.vocabulary import Vocabulary
+
+    if Path(path).is_dir():
+        return None
+    header = read_header(path)
+    if "vocabulary" in header["task_state"].get("unival", {}):
+        return None
+    folder = Path(bpe_dir) if bpe_dir is not None else root("UNIVAL_WEIGHTS") / "bpe"
+    if not (folder / "dict.txt").is_file():
+        raise CheckpointError(
+            f"'{path}' carries no vocabulary, and there is none in '{folder}': give the folder of the released BPE "
+            "files (dict.txt, encoder.json, vocab.bpe) with bpe_dir"
+        )
+    counts = {name: header["args"].get(saved) for name, saved in CODES_AND_BINS.items()}
+    return Vocabulary.load(
+        folder, **{name: int(value) for name, value in counts.items() if value is not None}
+    )
 
 
 def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabulary | None = None) -> Loaded:
@@ -218,22 +278,46 @@ def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabul
         kind = meta.get("weights", "raw")
         if weights != "auto" and weights != kind:
             raise CheckpointError(f"'{path}' holds {kind} weights, not {weights}")
-        prompts, task = meta.get("prompts", {}), meta.get("task", {})
-        return Loaded(model, own, kind, prompts, task, meta.get("task_options", {}), meta)
+        task, options = meta.get("task", {}), meta.get("task_options", {})
+        kept = meta.get("decoding", {}), meta.get("family", "ours")
+        return Loaded(model, own, kind, meta.get("prompts", {}), task, options, meta, *kept)
     file = read_fairseq(path)
+    family = family_of(file)
+    if family == BART:
+        raise CheckpointError(
+            f"'{path}' is fairseq's BART, a model of text alone: stage 1 of pretraining starts from it "
+            "(--restore-file), and it cannot be used as it is"
+        )
     state, kind = file.weights(weights)
-    ours = file.task_state.get("unival", {})
     if vocabulary is None:
-        if "vocabulary" not in ours:
+        if "vocabulary" not in file.task_state.get("unival", {}):
             raise CheckpointError(f"'{path}' carries no vocabulary; give the folder of its BPE files")
-        vocabulary = _Vocabulary.from_dict(ours["vocabulary"])
+        vocabulary = _Vocabulary.from_dict(file.task_state["unival"]["vocabulary"])
     config = config_of(file, state)
     if len(vocabulary) != config.vocab_size:
         raise CheckpointError(
             f"'{path}' has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}; give the file's own"
         )
     model = build_from_config(config)
-    report = load_into(model, state)
-    meta = {"report": str(report), "path": str(path), "extra": file.extra}
-    prompts, task = ours.get("prompts", {}), ours.get("task", {})
-    return Loaded(model.eval(), vocabulary, kind, prompts, task, ours.get("options", {}), meta)
+    report = load_into(model, state, allow_unexpected=HEADS)
+    meta = {
+        "report": str(report),
+        "path": str(path),
+        "extra": file.extra,
+        "size": size_of(config),
+        "ignored": ignored_paths(file),
+    }
+    if "lineage" in file.task_state.get("unival", {}):
+        meta["lineage"] = file.task_state["unival"]["lineage"]
+    trained = trained_for(file, family)
+    return Loaded(
+        model.eval(),
+        vocabulary,
+        kind,
+        trained.prompts,
+        trained.task,
+        trained.options,
+        meta,
+        trained.decoding,
+        family,
+    )

@@ -18,6 +18,8 @@ VERBS = {
     "compare": ("unival.cli.compare", "test whether two evaluations differ beyond chance"),
     "reproduce": ("unival.cli.reproduce", "evaluate a released checkpoint against its published score"),
     "merge": ("unival.cli.merge", "merge finetuned weights; sweep coefficients; chains of finetunings"),
+    "convert": ("unival.cli.convert", "turn a checkpoint into a folder, an engine file or a Hugging Face folder"),
+    "download": ("unival.cli.download", "fetch a released checkpoint"),
     "report": ("unival.cli.report", "table, curves and picture page of evaluated runs"),
 }
 DATA_VERBS = {

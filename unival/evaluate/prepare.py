@@ -6,7 +6,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,7 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
 def _options(sources: _Sources, mode: str | None) -> SpecOptions:
     kept = sources.recipe.options
     if sources.own:
-        # a newer version's checkpoint may keep options that are unknown here
-        known = {f.name for f in fields(SpecOptions)}
-        kept = {name: value for name, value in sources.loaded.task_options.items() if name in known}
-        if sources.loaded.prompts:
-            kept["prompts"] = sources.loaded.prompts
+        kept = sources.loaded.kept_options()
     given = cli_options.given(sources.args, SpecOptions)
     if set(LISTS) & set(given):  # one closed list replaces another
         kept = {name: value for name, value in kept.items() if name not in LISTS}
@@ -125,11 +121,12 @@ def _spec(sources: _Sources) -> TaskSpec:
     if modality is None and task == trained.get("name") and not args.recipe:
         modality = trained.get("modality")
     modality = modality or "image"
+    spec = get_spec(task, modality)
     modalities = sources.loaded.model.modalities
-    if modality not in modalities:
+    if spec.reads_media and modality not in modalities:
         has = ", ".join(modalities) or "text only"
         raise ConfigError(f"the checkpoint has no {modality} network (it has: {has})")
-    return get_spec(task, modality)
+    return spec
 
 
 def _settings(sources: _Sources, mode: str | None) -> Settings:

@@ -1,0 +1,44 @@
+"""``unival convert CHECKPOINT OUT [--to folder|fairseq|huggingface]``."""
+
+from __future__ import annotations
+
+import argparse
+
+from unival.convert import FORMATS, convert
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Source, output and what to choose between."""
+    parser.add_argument("checkpoint", help=".pt file (UnIVAL, OFA, this project's) or checkpoint folder")
+    parser.add_argument("out", help="folder to write, or the .pt file with --to fairseq")
+    parser.add_argument("--to", choices=FORMATS, default="folder")
+    parser.add_argument(
+        "--weights", choices=("auto", "raw", "ema"), default="auto", help="auto: EMA when present"
+    )
+    parser.add_argument(
+        "--bpe-dir", help="vocabulary folder of a released file (default: bpe below UNIVAL_WEIGHTS)"
+    )
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=TEMPLATE",
+        help="keep this prompt with the checkpoint, for example 'caption.audio= what does the audio describe?'",
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, mark, template = text.partition("=")
+    if not mark:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=TEMPLATE")
+    return name, template
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert and print the report."""
+    path, report = convert(
+        args.checkpoint, args.out, args.to, args.weights, args.bpe_dir, prompts=dict(args.prompt)
+    )
+    print("\n".join([*report, f"written: {path}"]))
+    return 0
