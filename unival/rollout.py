@@ -86,21 +86,25 @@ def select_rows(net_input: Mapping[str, Any], rows: Tensor, prev_output_tokens: 
 
     Media are shared, so that each is encoded once however often its row occurs.
     """
-    shared = {key: net_input[key] for key in _MEDIA if net_input.get(key) is not None}
+    shared = {key: value for key, value in net_input.items() if key in _MEDIA}
     chosen = {
-        key: value.index_select(0, rows)
+        key: value if value is None else value.index_select(0, rows)
         for key, value in net_input.items()
-        if key not in _MEDIA and isinstance(value, Tensor)
+        if key not in _MEDIA
     }
     chosen["prev_output_tokens"] = prev_output_tokens
     if shared and "patch_rows" not in chosen:
-        chosen["patch_rows"] = _places(net_input["patch_types"]).index_select(0, rows)
+        chosen["patch_rows"] = _places(net_input).index_select(0, rows)
     return {**shared, **chosen}
 
 
-def _places(types: Tensor) -> Tensor:
-    """For each row of a batch (B,) its place among the rows of its modality."""
-    places = torch.zeros_like(types)
-    for kind in types.unique().tolist():
-        places[types == kind] = torch.arange(int((types == kind).sum()), device=types.device)
-    return places
+def _places(net_input: Mapping[str, Any]) -> Tensor:
+    """For each row of a batch (B,) the row of its modality's tensor: one per row of the batch, or of its type."""
+    types = net_input["patch_types"]
+    places = torch.arange(len(types), device=types.device)
+    for kind, key in enumerate(_MEDIA):
+        of_kind = types == kind
+        count = int(of_kind.sum())
+        if count and len(net_input[key]) == count:
+            places[of_kind] = torch.arange(count, device=types.device)
+    return torch.where(types < 0, 0, places)
