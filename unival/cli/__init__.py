@@ -18,7 +18,10 @@ VERBS = {
     "compare": ("unival.cli.compare", "test whether two evaluations differ beyond chance"),
     "reproduce": ("unival.cli.reproduce", "evaluate a released checkpoint against its published score"),
     "merge": ("unival.cli.merge", "merge finetuned weights; sweep coefficients; chains of finetunings"),
-    "convert": ("unival.cli.convert", "turn a checkpoint into a folder, an engine file or a Hugging Face folder"),
+    "convert": (
+        "unival.cli.convert",
+        "turn a checkpoint into a folder, an engine file or a Hugging Face folder",
+    ),
     "download": ("unival.cli.download", "fetch a released checkpoint"),
     "report": ("unival.cli.report", "table, curves and picture page of evaluated runs"),
 }
@@ -27,7 +30,10 @@ DATA_VERBS = {
     "codebook": ("unival.cli.codebook", "train a VQGAN on pictures"),
     "codes": ("unival.cli.codes", "turn pictures into image codes"),
     "vocabulary": ("unival.cli.vocabulary", "train a vocabulary or install the released one"),
-    "convert": ("unival.cli.data_convert", "turn a folder, COCO JSON or WebDataset tars into tables that train"),
+    "convert": (
+        "unival.cli.data_convert",
+        "turn a folder, COCO JSON or WebDataset tars into tables that train",
+    ),
     "validate": ("unival.cli.data_validate", "check every row of a table and decode a sample"),
     "show": ("unival.cli.data_show", "write a page of decoded rows"),
     "split": ("unival.cli.data_split", "split a table by its media"),

@@ -69,17 +69,27 @@ def _texts(columns: list[tuple[str, str]]) -> Iterator[str]:
 
     References joined by && are texts of their own; the confidence of an answer (``1.0|!+red``) is no text.
     """
-    from unival.prompts import PROMPTS
     from unival.tables import open_table
 
     tables = [
         (open_table(path, header=False if column.isdecimal() else None, fields=(column,)), column)
         for path, column in columns
     ]
-    for template in PROMPTS.values():
-        yield template.format_map(defaultdict(str))
+    yield from prompt_texts()
     for table, column in tables:
         for row in table:
-            for text in str(row[column]).split("&&"):
-                # tasks put a blank before every text, and it belongs to the first piece
-                yield f" {text.rpartition('|!+')[2].strip()}"
+            yield from texts_of(str(row[column]))
+
+
+def prompt_texts() -> Iterator[str]:
+    """Yield the task prompts with nothing filled in."""
+    from unival.prompts import PROMPTS
+
+    for template in PROMPTS.values():
+        yield template.format_map(defaultdict(str))
+
+
+def texts_of(value: str) -> Iterator[str]:
+    """Yield the texts of one cell as tasks encode them: with the blank that belongs to the first piece."""
+    for text in value.split("&&"):
+        yield f" {text.rpartition('|!+')[2].strip()}"

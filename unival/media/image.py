@@ -14,6 +14,7 @@ from unival.media.source import DEFAULT_LIMITS, Limits, MediaError, Opened, Sour
 
 # Pillow runs an external program (Ghostscript) on these.
 _REFUSED_FORMATS = {"EPS"}
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 def read_image(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
@@ -35,17 +36,31 @@ def read_image(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | N
             raise MediaError(opened.name, "is not an image of a format that Pillow reads") from error
 
 
+def read_size(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> tuple[int, int]:
+    """Return (width, height) of the upright image from its header alone. Raises MediaError as read_image."""
+    opened = open_source(source, name)
+    with reading(opened.name), _pillow_limit(limits.image_pixels), Image.open(opened.handle()) as image:
+        _check_header(opened, image, limits)
+        width, height = image.size
+        sideways = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (height, width) if sideways else (width, height)
+
+
 def _read(opened: Opened, limits: Limits) -> Image.Image:
     with Image.open(opened.handle()) as image:
-        width, height = image.size
-        if image.format in _REFUSED_FORMATS:
-            raise MediaError(opened.name, f"{image.format} images are not read: convert it to PNG or JPEG")
-        if width < 1 or height < 1:
-            raise MediaError(opened.name, f"the image has no pixels ({width} x {height})")
-        if width * height > limits.image_pixels:
-            raise _too_large(opened.name, f"{width} x {height} = {width * height} pixels", limits)
+        _check_header(opened, image, limits)
         image.load()
         return _to_rgb(_upright(image))
+
+
+def _check_header(opened: Opened, image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if image.format in _REFUSED_FORMATS:
+        raise MediaError(opened.name, f"{image.format} images are not read: convert it to PNG or JPEG")
+    if width < 1 or height < 1:
+        raise MediaError(opened.name, f"the image has no pixels ({width} x {height})")
+    if width * height > limits.image_pixels:
+        raise _too_large(opened.name, f"{width} x {height} = {width * height} pixels", limits)
 
 
 def _too_large(name: str, size: str, limits: Limits) -> MediaError:

@@ -81,6 +81,21 @@ def write_report(
     return report
 
 
+def write_cards(
+    cards: Sequence[tuple[Image.Image, Mapping[str, Any]]], path: str | Path, title: str, modality: str = ""
+) -> None:
+    """Write examples as one page: HTML, or one picture where ``path`` ends with .png."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".png":
+        contact_sheet([(title, [(image, "\n".join(_plain(i))) for image, i in cards])]).save(path)
+        return
+    path.write_text(
+        f"{_head(title)}\n{_cards(cards, modality)}\n</html>\n",
+        encoding="utf-8",
+    )
+
+
 def _loader(result: Result) -> MediaLoader:
     root = result.locate(result.media_root) if result.media_root else None
     return MediaLoader(root=root, table_dir=str(Path(result.table).parent) if result.table else None)
@@ -121,8 +136,7 @@ def _html(
     head = "".join(f"<th>{column}</th>" for column in COLUMNS)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
     parts = [
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',
-        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>",
+        _head(title),
         f"<table><tr>{head}</tr>\n{body}</table>",
         '<p class="about">Under the pictures: <span class="asked">what was asked</span>, '
         '<span class="said">what the model said</span>, <span class="truth">the truth</span>. '
@@ -132,10 +146,21 @@ def _html(
         parts.append(f"<h2>loss</h2>\n{_embedded(curves, 'image/png', 'loss curves')}")
     for result, cards in shown:
         about = " · ".join(escape(text) for text in (result.table, result.checkpoint) if text)
-        figures = "\n".join(_figure(image, item, result.modality) for image, item in cards)
         parts.append(f'<h2>{escape(result.name)}</h2>\n<p class="about">{about}</p>')
-        parts.append(f'<div class="cards">\n{figures}\n</div>')
+        parts.append(_cards(cards, result.modality))
     return "\n".join(parts) + "\n</html>\n"
+
+
+def _head(title: str) -> str:
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>"
+    )
+
+
+def _cards(cards: Sequence[tuple[Image.Image, Mapping[str, Any]]], modality: str) -> str:
+    figures = "\n".join(_figure(image, item, modality) for image, item in cards)
+    return f'<div class="cards">\n{figures}\n</div>'
 
 
 def _figure(image: Image.Image, item: Mapping[str, Any], modality: str) -> str:

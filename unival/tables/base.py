@@ -103,6 +103,15 @@ class FileTable(Table):
     def _line(self, record: int) -> int:
         return self._positions().line(record)
 
+    def record(self, index: int) -> bytes:
+        """Return the bytes of a row as they stand in the file, without the line break at their end."""
+        return self._raw(self._position(index) + self._first)
+
+    @property
+    def head(self) -> bytes:
+        """The bytes of the header line, empty for a table without one."""
+        return self._raw(0) if self._first else b""
+
     def _positions(self) -> Index:
         if self._index is None:
             self._check(os.stat(self.path) if os.path.exists(self.path) else None)

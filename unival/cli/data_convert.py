@@ -1,0 +1,68 @@
+"""``unival data convert``: a folder, COCO or VQA JSON, or WebDataset tars become tables that train."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unival.cli.data_arguments import add_task, spec_of
+from unival.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the source, the names of its columns and what is written."""
+    parser.add_argument(
+        "source", help="folder, .csv/.tsv/.jsonl table, COCO or VQA .json, or WebDataset .tar"
+    )
+    add_task(parser)
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="gets train, val and test tables, a vocabulary and a recipe; "
+        "a name that ends with .jsonl is one table"
+    )  # fmt: skip
+    parser.add_argument("--media", metavar="FOLDER", help="folder of the media files (default: the source's)")
+    parser.add_argument(
+        "--columns", nargs="+", default=[], metavar="FIELD=COLUMN", help="columns with unusual names"
+    )
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="official VQA annotations of a file of questions"
+    )
+    parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy", help="boxes of a table")
+    parser.add_argument("--val", type=float, default=0.1, help="share of the media for validation")
+    parser.add_argument("--test", type=float, default=0.1, help="share of the media for the test")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--vocabulary-size", type=int, default=4000, help="most text pieces (default: 4000)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and say what was written and what is missing."""
+    from unival.tabletools.convert import convert
+    from unival.tabletools.sources import Request
+
+    request = Request(
+        source=Path(args.source),
+        spec=spec_of(args),
+        media=Path(args.media) if args.media else None,
+        columns=dict(_pair(text) for text in args.columns),
+        annotations=Path(args.annotations) if args.annotations else None,
+        box_format=args.box_format,
+    )
+    shares = {"val": args.val, "test": args.test}
+    done = convert(request, Path(args.out), shares, args.seed, args.vocabulary_size)
+    for path, rows in done.tables.values():
+        print(f"{path}: {rows:,} rows")
+    if done.missing:
+        print(
+            f"left out, their media are not there: {len(done.missing):,}; first: {', '.join(done.missing[:5])}"
+        )
+    if done.vocabulary:
+        print(f"{done.vocabulary}: vocabulary")
+    if done.recipe:
+        print(f"{done.recipe}: recipe; next: unival train {done.recipe}")
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise ConfigError(f"--columns '{text}' is not FIELD=COLUMN, such as caption=title")
+    return name, column

@@ -1,0 +1,134 @@
+"""Folders of media: with a table beside the files, or with the label as the name of each sub-folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unival.errors import ConfigError, DataError, nearest
+from unival.specs import TaskSpec
+from unival.tables import Row, Table, open_table
+
+ENDINGS = {
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    "video": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".gif"),
+    "audio": (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"),
+}
+# Names under which people keep a field; the field's own name always counts.
+USUAL = {
+    "image": ("file", "filename", "file_name", "path", "image_path", "img", "image_file", "image_id"),
+    "video": ("file", "filename", "file_name", "path", "video_path", "clip", "video_id"),
+    "audio": ("file", "filename", "file_name", "path", "audio_path", "sound", "wav"),
+    "caption": ("text", "sentence", "description", "title", "captions", "label"),
+    "text": ("phrase", "expression", "caption", "sentence", "description", "label"),
+    "question": ("query", "prompt"),
+    "answer": ("answers", "label"),
+    "hypothesis": ("sentence2", "text", "sentence"),
+    "label": ("gold_label", "answer", "class"),
+    "box": ("bbox", "boxes", "region"),
+}
+_CORNERS = {"xyxy": ("x0", "y0", "x1", "y1"), "xywh": ("x", "y", "w", "h")}
+
+
+def table_in(folder: Path) -> Path | None:
+    """Return the one table of a folder, or None when it has none. ConfigError when it has several."""
+    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found)
+        raise ConfigError(f"{folder} has several tables ({names}); name the one you mean")
+    return found[0] if found else None
+
+
+def read_rows(
+    path: Path, spec: TaskSpec, media: Path, columns: Mapping[str, str], box_format: str
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table under the task's field names, media as paths below ``media``."""
+    table = open_table(path)
+    if getattr(table, "_first", 1) == 0:
+        raise DataError("the table has no header line with column names; add one", path=str(path))
+    named = _columns(table, spec, columns, box_format)
+    for row in table:
+        record = {name: _value(row, column, box_format) for name, column in named.items()}
+        record[spec.modality] = _locate(media, str(record[spec.modality]), spec.modality)
+        yield {"id": row["id"], **record} if "id" in table.columns else record
+
+
+def read_folder(folder: Path, spec: TaskSpec) -> Iterator[dict[str, Any]]:
+    """Yield one record per media file: its sub-folder's name is the caption (underscores become blanks).
+
+    Raises:
+        ConfigError: a task that needs more than a caption. DataError: no media in the sub-folders.
+    """
+    if spec.name != "caption":
+        raise ConfigError(
+            f"{folder} has no table; task '{spec.name}' needs one with {', '.join(f.name for f in spec.fields)}"
+        )
+    files = [p for p in sorted(folder.glob("*/*")) if p.suffix.lower() in ENDINGS[spec.modality]]
+    if not files:
+        raise DataError(
+            f"no table (.csv, .tsv, .jsonl) and no {spec.modality} files in sub-folders named by their label",
+            path=str(folder),
+        )
+    for file in files:
+        yield {spec.modality: str(file), "caption": file.parent.name.replace("_", " ")}
+
+
+def _columns(
+    table: Table, spec: TaskSpec, given: Mapping[str, str], box_format: str
+) -> dict[str, str | tuple[str, ...]]:
+    names = [f.name for f in spec.fields]
+    for name in given:
+        if name not in names:
+            raise ConfigError(
+                f"--columns {name}=...: task '{spec.name}' has no such field.{nearest(name, names)}"
+            )
+    lower = {column.lower(): column for column in table.columns}
+    found: dict[str, str | tuple[str, ...]] = {}
+    for item in spec.fields:
+        choices = (given[item.name],) if item.name in given else (item.name, *USUAL.get(item.name, ()))
+        hit = next((lower[c.lower()] for c in choices if c.lower() in lower), None)
+        corners = _CORNERS[box_format]
+        if hit is not None and hit not in found.values():
+            found[item.name] = hit
+        elif item.name == "box" and all(c in lower for c in corners):
+            found["box"] = tuple(lower[c] for c in corners)
+        elif item.required:
+            raise ConfigError(
+                f"{table.path}: no column for '{item.name}' among {', '.join(table.columns)}; "
+                f"name it: --columns {item.name}=COLUMN"
+            )
+    return found
+
+
+def _value(row: Row, column: str | tuple[str, ...], box_format: str) -> Any:
+    if isinstance(column, tuple):
+        return to_corners([row[c] for c in column], box_format, row)
+    value = row[column]
+    return (
+        to_corners(value, box_format, row)
+        if box_format == "xywh" and column.lower() in USUAL["box"]
+        else value
+    )
+
+
+def to_corners(value: Any, box_format: str, row: Row) -> list[float]:
+    """Return x0, y0, x1, y1 of a box given as four numbers, or as text with commas or blanks."""
+    parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    try:
+        a, b, c, d = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"expected a box of four numbers, found {value!r}", path=row.path, line=row.line, column="box"
+        ) from None
+    return [a, b, a + c, b + d] if box_format == "xywh" else [a, b, c, d]
+
+
+def _locate(media: Path, name: str, modality: str) -> str:
+    """Return the path of a medium; a name without ending is completed where exactly one file fits."""
+    path = media / name
+    if not path.suffix and not path.exists():
+        for ending in ENDINGS[modality]:
+            if path.with_name(path.name + ending).exists():
+                return str(path.with_name(path.name + ending))
+    return str(path)
