@@ -1,0 +1,314 @@
+"""Preparing one corpus: records are read twice, once to know splits and answers, once to write."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unival.errors import ConfigError, DataError
+from unival.prepare.answers import closed_list, list_files
+from unival.prepare.media import MISSING, MediaFiles, decode_sample
+from unival.prepare.official import Sources
+from unival.prepare.records import Corpus, Record, Table
+from unival.prepare.report import Report
+from unival.prepare.rows import Cleaner, Dropped, rows_of
+from unival.prepare.write import Output, TableWriter
+from unival.seeding import rng_for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to prepare. ``out`` receives the tables, ``base`` is the folder that media names start from.
+
+    ``shuffles``: copies of shuffled training tables. ``decode``: media to decode as a sample. ``exclude``: TSV
+    tables whose media may not be trained on. ``hold_out``: media for a validation split that the corpus lacks
+    (None: the corpus's own number). ``min_answer_count``, ``max_answers``: None for the corpus's own.
+    """
+
+    annotations: Path
+    out: Path
+    base: Path
+    media_root: Path | None = None
+    media_name: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    check_media: bool = False
+    embed: bool = False
+    decode: int = 0
+    shuffles: int = 10
+    seed: int = 7
+    hold_out: int | None = None
+    min_answer_count: int | None = None
+    max_answers: int | None = None
+    exclude: tuple[str, ...] = ()
+
+
+def prepare(corpus: Corpus, settings: Settings) -> Report:
+    """Write all tables of ``corpus`` and its report; nothing is written when anything fails.
+
+    Raises DataError (file, key) for official files that are absent or not what they should be, ConfigError for
+    settings that cannot work.
+    """
+    return _Run(corpus, settings).run()
+
+
+def media_ids(path: str) -> set[str]:
+    """Return the second column, the media id, of a table in one of the finetuning layouts."""
+    ids = set()
+    try:
+        with open(path, encoding="utf-8", newline="\n") as handle:
+            for number, line in enumerate(handle, 1):
+                cells = line.split("\t", 2)
+                if len(cells) < 3:
+                    raise DataError(
+                        "expected tab-separated columns with the media id second", path=path, line=number
+                    )
+                ids.add(cells[1])
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--exclude {path} cannot be read: {error}") from None
+    return ids
+
+
+class _Run:
+    def __init__(self, corpus: Corpus, settings: Settings) -> None:
+        if settings.embed and corpus.modality != "image":
+            raise ConfigError(
+                f"--base64 is for images; {corpus.title} has {corpus.modality} files, kept as paths"
+            )
+        if settings.shuffles < 1:
+            raise ConfigError(f"--shuffles is {settings.shuffles}; at least 1 file is written")
+        template = settings.media_name or corpus.media
+        self.corpus, self.settings, self.clean = corpus, settings, Cleaner()
+        self.sources = Sources(corpus, settings.annotations, settings.files, settings.options, settings.seed)
+        self.media = MediaFiles(
+            template,
+            settings.media_root or settings.base,
+            settings.base,
+            check=settings.check_media,
+            embed=settings.embed,
+        )
+        self.report = Report(corpus.name)
+        self.excluded: set[str] = set().union(*map(media_ids, settings.exclude))
+        self.ranks: dict[str, int] = {}
+        self.held_out: frozenset[str] = frozenset()
+        self.closed: frozenset[str] | None = None
+        self.sample: list[str] = []
+        self.clips: dict[str, dict[str, Any]] = {}
+        self._seen = 0
+
+    def run(self) -> Report:
+        output = Output()
+        writers: dict[Table, TableWriter] = {}
+        try:
+            if not self.corpus.numbered:
+                self._look(output)
+            writers = {t: self._writer(output, t) for t in self.corpus.tables if t.layout != "jsonl"}
+            self._write(output, writers)
+            self._finish(output, writers)
+            output.commit()
+        finally:
+            for writer in writers.values():
+                writer.discard()
+            output.discard()
+        return self.report
+
+    def _records(self) -> Iterator[Record]:
+        for record in self.corpus.read(self.sources):
+            yield replace(record, split="val") if self._is_held_out(record) else record
+
+    def _is_held_out(self, record: Record) -> bool:
+        return record.split == "train" and record.media_id in self.held_out
+
+    def _look(self, output: Output) -> None:
+        """First reading: which media are in which split, which answers are frequent."""
+        for record in self._records():
+            rank = _rank(record.split)
+            self.ranks[record.media_id] = max(rank, self.ranks.get(record.media_id, 0))
+        self._hold_out()
+        rule = self.corpus.answers
+        if rule is None:
+            return
+        rule = replace(
+            rule,
+            min_count=_given(self.settings.min_answer_count, rule.min_count),
+            max_answers=_given(self.settings.max_answers, rule.max_answers),
+        )
+        counts: Counter[str] = Counter()
+        for record in self._records():
+            if record.split in rule.splits and record.answers:
+                counts[max(record.answers, key=record.answers.__getitem__)] += 1
+        answers = closed_list(counts, rule)
+        if not answers:
+            raise DataError(
+                f"no answer is the best of {rule.min_count} questions; lower --min-answer-count",
+                path=str(self.settings.annotations),
+            )
+        self.closed = frozenset(answers)
+        text, pickled = list_files(answers)
+        output.text(self.settings.out / f"{rule.name}.json", text)
+        output.new(self.settings.out / f"{rule.name}.pkl").write_bytes(pickled)
+        self.report.tables[f"{rule.name}.json"] = len(answers)
+
+    def _hold_out(self) -> None:
+        """Take a validation split out of the training media where the corpus has none (trap T36)."""
+        count = _given(self.settings.hold_out, self.corpus.hold_out)
+        if 1 in self.ranks.values() or count == 0:
+            return
+        training = sorted(name for name, rank in self.ranks.items() if rank == 0)
+        if count >= len(training):
+            raise ConfigError(
+                f"--hold-out {count} leaves no training media; there are {len(training)}: give a smaller number"
+            )
+        chosen = rng_for(self.settings.seed, 0, 0, f"hold out {self.corpus.name}").permutation(len(training))
+        self.held_out = frozenset(training[i] for i in chosen[:count])
+        self.ranks.update(dict.fromkeys(self.held_out, 1))
+        self.report.notes.append(
+            f"no official validation split: {count} training media are held out as val (seed {self.settings.seed})"
+        )
+
+    def _writer(self, output: Output, table: Table) -> TableWriter:
+        return TableWriter(
+            output,
+            self.settings.out / f"{table.name}.tsv",
+            self.settings.shuffles if table.shuffled else 0,
+            self.settings.seed,
+            ids=not self.corpus.numbered,
+        )
+
+    def _write(self, output: Output, writers: Mapping[Table, TableWriter]) -> None:
+        media: dict[str, set[str]] = {}
+        references: dict[str, list[Record]] = {split: [] for _, split in self.corpus.references}
+        bare: dict[str, list[str]] = {t.name: [] for t in self.corpus.tables if t.layout == "jsonl"}
+        taken = {split for table in self.corpus.tables for split in table.splits}
+        for record in self._records():
+            self.report.records[record.split] += 1
+            if record.split not in taken:
+                continue
+            if "clip" in record.media:
+                self._take_clip(record)
+            if not self.corpus.numbered:
+                media.setdefault(record.split, set()).add(record.media_id)
+            try:
+                self._check(record)
+                reference = self.media.reference(record.media)
+            except Dropped as error:
+                self._drop(record, str(error))
+                continue
+            self._take_sample(reference)
+            if record.split in references:
+                references[record.split].append(record)
+            for table in self.corpus.tables:
+                if record.split not in table.splits or (table.group and table.group != record.group):
+                    continue
+                if table.layout == "jsonl":
+                    line = {"id": record.id, self.corpus.modality: reference}
+                    bare[table.name].append(json.dumps(line, ensure_ascii=False))
+                else:
+                    self._add(writers[table], record, table, reference)
+        self.report.media = {split: len(ids) for split, ids in media.items()}
+        if self.clips:
+            lines = [
+                json.dumps({**clip, "target": name}, ensure_ascii=False) for name, clip in self.clips.items()
+            ]
+            output.text(self.settings.out / self.corpus.segments, "".join(f"{line}\n" for line in lines))
+            self.report.tables[self.corpus.segments] = len(lines)
+        for name, lines in bare.items():
+            if lines:
+                output.text(self.settings.out / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
+                self.report.tables[f"{name}.jsonl"] = len(lines)
+        for name, split in self.corpus.references:
+            if references[split]:
+                output.text(self.settings.out / name, _coco(references[split], self.clean))
+                self.report.tables[name] = len(references[split])
+
+    def _take_clip(self, record: Record) -> None:
+        source, start, end = record.media["clip"]
+        self.clips[self.media.name(record.media)] = {
+            "source": source,
+            "start": float(start),
+            "end": float(end),
+        }
+
+    def _check(self, record: Record) -> None:
+        if _rank(record.split) < self.ranks.get(record.media_id, 0):
+            raise Dropped("medium is also in an evaluation split")
+        if record.split == "train" and record.media_id in self.excluded:
+            raise Dropped("medium is in a table of --exclude")
+
+    def _add(self, writer: TableWriter, record: Record, table: Table, reference: str) -> None:
+        try:
+            if table.closed and self.closed is not None and self.closed.isdisjoint(record.answers):
+                raise Dropped("no answer of the closed list")
+            for row in rows_of(record, table, reference, self.clean):
+                writer.add(row)
+        except Dropped as error:
+            self._drop(record, f"{error}, {table.name}")
+
+    def _drop(self, record: Record, reason: str) -> None:
+        self.report.dropped[record.split, reason] += 1
+
+    def _take_sample(self, reference: str) -> None:
+        """Keep an even random sample of all references, whatever their number."""
+        self._seen += 1
+        if len(self.sample) < self.settings.decode:
+            self.sample.append(reference)
+        elif self.settings.decode:
+            place = int(rng_for(self.settings.seed, 0, self._seen, "decode").integers(self._seen))
+            if place < self.settings.decode:
+                self.sample[place] = reference
+
+    def _finish(self, output: Output, writers: Mapping[Table, TableWriter]) -> None:
+        for table, writer in writers.items():
+            places = writer.close()
+            for place in places:
+                self.report.tables[place.relative_to(self.settings.out).as_posix()] = len(writer)
+            if not places:
+                self.report.notes.append(f"{table.name}: no rows, not written")
+        if not any(len(writer) for writer in writers.values()):
+            reasons = "; ".join(f"{why}: {n}" for (_, why), n in self.report.dropped.most_common(3))
+            raise DataError(
+                f"no table would have a row ({reasons or 'the files hold no records'})",
+                path=str(self.settings.annotations),
+            )
+        self.report.repaired = self.clean.repaired
+        self.report.missing = self.media.missing
+        self.report.notes += [f"not given: {name}" for name in self.sources.absent]
+        if self.media.missing and any(
+            why == MISSING and split != "train" for split, why in self.report.dropped
+        ):
+            self.report.notes.append(
+                "an evaluation split lacks media: scores on it are not those of the official split"
+            )
+        if self.sample:
+            self.report.undecodable = decode_sample(
+                sorted(set(self.sample)), self.corpus.modality, self.settings.base
+            )
+        output.text(self.settings.out / "reports" / f"{self.corpus.name}.json", self.report.to_json())
+
+
+def _rank(split: str) -> int:
+    """Order in which a medium of two splits is given away: training first, test never."""
+    return {"train": 0, "val": 1}.get(split, 2)
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _coco(records: list[Record], clean: Cleaner) -> str:
+    """Return captions as COCO annotations, which the official scorers and ``unival score`` read."""
+    ids: list[Any] = [int(r.media_id) if r.media_id.isdecimal() else r.media_id for r in records]
+    annotations = [
+        {"image_id": name, "caption": clean(caption)}
+        for name, record in zip(ids, records, strict=True)
+        for caption in record.captions
+    ]
+    content = {
+        "images": [{"id": name} for name in ids],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations)],
+    }
+    return json.dumps(content, ensure_ascii=False) + "\n"
