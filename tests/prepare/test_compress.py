@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +20,8 @@ import soundfile
 
 from unival.cli import main
 from unival.media import read_audio, read_video
-from unival.prepare.compress import Compression, Job, compress_all, folder_jobs
+from unival.prepare.compress import compress_all, folder_jobs
+from unival.prepare.transcode import Compression, Job
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "media" / "videos"
 
@@ -142,7 +146,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from unival.prepare import compress
-from unival.prepare.compress import Compression, compress_all, folder_jobs
+from unival.prepare.compress import compress_all, folder_jobs
+from unival.prepare.transcode import Compression
 
 real = compress.compress
 def dies(job, target, how):
@@ -168,6 +173,25 @@ def test_goes_on_after_a_kill(media):
     assert not left
 
 
+def test_a_process_that_dies_costs_no_other_file(tmp_path):
+    for name in ("long", "b", "c", "d", "e", "f"):
+        movie(tmp_path / "in" / f"{name}.mp4", 40.0 if name == "long" else 0.5, (320, 240), sound=False)
+    how, result = Compression(), []
+    jobs = sorted(folder_jobs(tmp_path / "in", how), key=lambda job: job.target != "long.mp4")
+    thread = threading.Thread(target=lambda: result.append(compress_all(jobs, tmp_path / "out", how, 2)))
+    thread.start()
+    killed = 0
+    while thread.is_alive() and not killed:
+        time.sleep(0.01)
+        for mark in (tmp_path / "out").glob(".working-*"):
+            if mark.read_text() == "long.mp4":
+                killed = int(mark.name.rpartition("-")[2])
+                os.kill(killed, signal.SIGKILL)
+    thread.join()
+    assert killed and result == [(6, 0, {})]
+    assert streams(tmp_path / "out" / "long.mp4")["frames"] == 120
+
+
 def test_settings_are_checked(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name in ("x.mp4", "x.avi"):
@@ -187,6 +211,7 @@ def test_settings_are_checked(tmp_path, capsys):
         ("torchcodec__testsrc2_odd_height_and_width_vp9.mp4", None),
         ("test-images__cockatoo.mp4", None),
         ("lhotse__big_buck_bunny_small.mp4", None),
+        ("mp4parse-rust__metadata_gnre.mp4", None),
         ("mp4parse-rust__short-cenc.mp4", "failure"),
     ],
 )

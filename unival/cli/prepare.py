@@ -68,13 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 default=rule.max_answers,
                 help=f"longest answer list; 0: no limit (default: {rule.max_answers})",
             )
-        if not corpus.numbered:
+        if not corpus.numbered and any(table.layout == "pretrain" for table in corpus.tables):
             add(
                 "--exclude",
                 nargs="+",
                 default=[],
                 metavar="TABLE",
-                help="prepared TSV tables whose media must not be trained on",
+                help="prepared TSV tables whose media stay out of the pretraining table",
             )
     sub = parsers.add_parser(
         PRETRAIN,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unival.errors import ConfigError, nearest
+from unival.errors import ConfigError, DataError, nearest
 from unival.media.loader import MediaLoader
 from unival.media.source import MediaError
 from unival.media.tar import members
@@ -129,3 +129,20 @@ def decode_sample(references: list[str], modality: str, base: Path) -> list[str]
         except MediaError as error:
             failures.append(str(error))
     return failures
+
+
+def media_ids(path: str) -> set[str]:
+    """Return the second column, the media id, of a table in one of the finetuning layouts."""
+    ids = set()
+    try:
+        with open(path, encoding="utf-8", newline="\n") as handle:
+            for number, line in enumerate(handle, 1):
+                cells = line.split("\t", 2)
+                if len(cells) < 3:
+                    raise DataError(
+                        "expected tab-separated columns with the media id second", path=path, line=number
+                    )
+                ids.add(cells[1])
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--exclude {path} cannot be read: {error}") from None
+    return ids

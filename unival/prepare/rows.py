@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from unival.prepare.records import Record, Table
 from unival.text import SEPARATOR, strip_punctuation
@@ -147,3 +149,18 @@ _BUILDERS: dict[str, Callable[[Record, Table, str, Cleaner], list[Row]]] = {
     "entailment": _entailment,
     "pretrain": _pretrain,
 }
+
+
+def coco_annotations(records: list[Record], clean: Cleaner) -> str:
+    """Return captions as COCO annotations, which the official scorers and ``unival score`` read."""
+    ids: list[Any] = [int(r.media_id) if r.media_id.isdecimal() else r.media_id for r in records]
+    annotations = [
+        {"image_id": name, "caption": clean(caption)}
+        for name, record in zip(ids, records, strict=True)
+        for caption in record.captions
+    ]
+    content = {
+        "images": [{"id": name} for name in ids],
+        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations)],
+    }
+    return json.dumps(content, ensure_ascii=False) + "\n"

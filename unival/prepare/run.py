@@ -11,22 +11,23 @@ from typing import Any
 
 from unival.errors import ConfigError, DataError
 from unival.prepare.answers import closed_list, list_files
-from unival.prepare.media import MISSING, MediaFiles, decode_sample
+from unival.prepare.media import MISSING, MediaFiles, decode_sample, media_ids
 from unival.prepare.official import Sources
 from unival.prepare.records import Corpus, Record, Table
 from unival.prepare.report import Report
-from unival.prepare.rows import Cleaner, Dropped, rows_of
+from unival.prepare.rows import Cleaner, Dropped, coco_annotations, rows_of
 from unival.prepare.write import Output, TableWriter
 from unival.seeding import rng_for
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to prepare. ``out`` receives the tables, ``base`` is the folder that media names start from.
+    """How to prepare.
 
-    ``shuffles``: copies of shuffled training tables. ``decode``: media to decode as a sample. ``exclude``: TSV
-    tables whose media may not be trained on. ``hold_out``: media for a validation split that the corpus lacks
-    (None: the corpus's own number). ``min_answer_count``, ``max_answers``: None for the corpus's own.
+    ``out`` receives the tables, ``base`` is the folder that media names start from. ``shuffles``: copies of
+    shuffled training tables. ``decode``: media to decode as a sample. ``exclude``: TSV tables whose media stay
+    out of the pretraining table. ``hold_out``: media for a validation split that the corpus lacks;
+    ``min_answer_count``, ``max_answers``: the closed list; None for the corpus's own numbers.
     """
 
     annotations: Path
@@ -54,23 +55,6 @@ def prepare(corpus: Corpus, settings: Settings) -> Report:
     settings that cannot work.
     """
     return _Run(corpus, settings).run()
-
-
-def media_ids(path: str) -> set[str]:
-    """Return the second column, the media id, of a table in one of the finetuning layouts."""
-    ids = set()
-    try:
-        with open(path, encoding="utf-8", newline="\n") as handle:
-            for number, line in enumerate(handle, 1):
-                cells = line.split("\t", 2)
-                if len(cells) < 3:
-                    raise DataError(
-                        "expected tab-separated columns with the media id second", path=path, line=number
-                    )
-                ids.add(cells[1])
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--exclude {path} cannot be read: {error}") from None
-    return ids
 
 
 class _Run:
@@ -222,7 +206,7 @@ class _Run:
                 self.report.tables[f"{name}.jsonl"] = len(lines)
         for name, split in self.corpus.references:
             if references[split]:
-                output.text(self.settings.out / name, _coco(references[split], self.clean))
+                output.text(self.settings.out / name, coco_annotations(references[split], self.clean))
                 self.report.tables[name] = len(references[split])
 
     def _take_clip(self, record: Record) -> None:
@@ -236,11 +220,11 @@ class _Run:
     def _check(self, record: Record) -> None:
         if _rank(record.split) < self.ranks.get(record.media_id, 0):
             raise Dropped("medium is also in an evaluation split")
-        if record.split == "train" and record.media_id in self.excluded:
-            raise Dropped("medium is in a table of --exclude")
 
     def _add(self, writer: TableWriter, record: Record, table: Table, reference: str) -> None:
         try:
+            if table.layout == "pretrain" and record.media_id in self.excluded:
+                raise Dropped("medium is in a table of --exclude")
             if table.closed and self.closed is not None and self.closed.isdisjoint(record.answers):
                 raise Dropped("no answer of the closed list")
             for row in rows_of(record, table, reference, self.clean):
@@ -297,18 +281,3 @@ def _rank(split: str) -> int:
 
 def _given(value: int | None, default: int) -> int:
     return default if value is None else value
-
-
-def _coco(records: list[Record], clean: Cleaner) -> str:
-    """Return captions as COCO annotations, which the official scorers and ``unival score`` read."""
-    ids: list[Any] = [int(r.media_id) if r.media_id.isdecimal() else r.media_id for r in records]
-    annotations = [
-        {"image_id": name, "caption": clean(caption)}
-        for name, record in zip(ids, records, strict=True)
-        for caption in record.captions
-    ]
-    content = {
-        "images": [{"id": name} for name in ids],
-        "annotations": [{"id": number, **entry} for number, entry in enumerate(annotations)],
-    }
-    return json.dumps(content, ensure_ascii=False) + "\n"
