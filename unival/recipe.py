@@ -20,7 +20,7 @@ from unival.paths import expand, expand_braces
 
 CHOICES = ("task", "arch", "criterion", "optimizer", "lr_scheduler")
 SECTIONS = ("model", "inputs", "loss", "optimization", "validation", "checkpoint", "run")
-OTHER = ("extends", "description", "data", "mixture")
+OTHER = ("extends", "description", "data", "mixture", "sources")
 
 
 @dataclass
@@ -28,7 +28,8 @@ class Recipe:
     """A resolved recipe.
 
     ``choices`` are the registered names, ``data`` the train and valid tables (paths or table
-    descriptions), ``mixture`` the pretraining sources, ``options`` everything else.
+    descriptions), ``mixture`` the pretraining sources (of an inherited list only those that ``sources``
+    names, in that order), ``options`` everything else.
     """
 
     path: Path
@@ -100,7 +101,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     recipe = Recipe(Path(path), description=str(content.get("description", "")))
     recipe.choices = {name: str(content[name]) for name in CHOICES if content.get(name) is not None}
     recipe.data = content.get("data", {})
-    recipe.mixture = content.get("mixture", [])
+    recipe.mixture = _chosen(content.get("mixture", []), content.get("sources"), path)
     for key in recipe.data:
         if key not in ("train", "valid"):
             raise ConfigError(f"{path}: unknown key 'data.{key}'.{nearest(key, ('train', 'valid'))}")
@@ -110,6 +111,20 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
                 raise ConfigError(f"{path}: option '{name}' stands in two sections")
             recipe.options[name] = value
     return recipe
+
+
+def _chosen(mixture: list[Any], sources: Any, path: str | os.PathLike[str]) -> list[Any]:
+    """The named sources of a mixture, all without names."""
+    if sources is None:
+        return mixture
+    by_name = {entry.get("name"): entry for entry in mixture if isinstance(entry, Mapping)}
+    for name in sources:
+        if name not in by_name:
+            known = [str(known) for known in by_name]
+            raise ConfigError(
+                f"{path}: 'sources' names '{name}', which the mixture has not.{nearest(str(name), known)}"
+            )
+    return [by_name[name] for name in sources]
 
 
 def _table_argument(entry: Any, name: str, folder: Path) -> list[str]:
@@ -177,7 +192,8 @@ def to_arguments(recipe: Recipe, known: Collection[str]) -> list[str]:
     Raises:
         ConfigError: an option that the entry point does not know, no data, no save_dir.
     """
-    check_options(recipe.options, known, str(recipe.path))
+    kept = [name for name, value in recipe.options.items() if value is not None]  # null takes an option back
+    check_options(kept, known, str(recipe.path))
     if not recipe.options.get("save_dir"):
         raise ConfigError(f"{recipe.path}: 'save_dir' is missing (section checkpoint)")
     tables = Path(recipe.options["save_dir"]) / "tables"
@@ -197,9 +213,8 @@ def to_arguments(recipe: Recipe, known: Collection[str]) -> list[str]:
         arguments.append(",".join(paths))
     for name, value in recipe.choices.items():
         arguments += [f"--{name.replace('_', '-')}={value}"]
-    for name, value in recipe.options.items():
-        if value is not None:
-            arguments += _flag(name, value, known)
+    for name in kept:
+        arguments += _flag(name, recipe.options[name], known)
     return arguments
 
 
