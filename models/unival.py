@@ -12,7 +12,7 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 
 from unival import options as cli_options
 from unival.checkpoint import load_into, modality_exceptions
-from unival.config import ARCHS, DEAD, PARTS, ModelConfig
+from unival.config import ARCHS, PARTS, REFUSED, ModelConfig
 from unival.modeling.build import build_from_config
 from unival.modeling.model import UnIVAL
 
@@ -25,11 +25,11 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
-        """One flag per option of the configuration; dead options of the reference are refused when set."""
+        """One flag per option of the configuration; refused options of the reference say why when set."""
         for part in PARTS.values():
             cli_options.add_arguments(parser, part)
         taken = set(parser._option_string_actions)
-        for name in DEAD:
+        for name in REFUSED:
             flag = "--" + name.replace("_", "-")
             if flag not in taken:
                 parser.add_argument(flag, nargs="?", const=True, default=None, help=argparse.SUPPRESS)
@@ -40,7 +40,8 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
         options: dict[str, Any] = {}
         for part in PARTS.values():
             options.update(cli_options.given(args, part))
-        options.update({name: getattr(args, name) for name in DEAD if getattr(args, name, None) is not None})
+        refused = {name: getattr(args, name) for name in REFUSED if getattr(args, name, None) is not None}
+        options.update(refused)
         config = ModelConfig.from_options(args.arch, len(task.vocabulary), **options)
         return build_from_config(config, cls)  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from unival.errors import ConfigError, nearest
@@ -74,14 +74,22 @@ class ImageConfig:
         ("timm_resnet", "resnet", "none"),
     )
     resnet_type: str = _opt("resnet101", "name of a timm ResNet, such as resnet18, resnet50, resnet101")
-    resnet_drop_path_rate: float = _opt(0.0, "drop path of the image network")
+    resnet_drop_path_rate: float = _opt(
+        0.0, "drop path of the image network's last block; rises linearly from 0 (resnet: in each stage)"
+    )
     resnet_model_path: str | None = _opt(
         None, "file with pretrained weights of the image network", saved=False
     )
     layernorm_image_embedding: bool = _opt(False, "LayerNorm right after the image projection")
     sample_patch_num: int | None = _opt(None, "keep at most this many random image tokens in training")
     sample_patches_in_eval: bool = _opt(False, "drop visual tokens at random in evaluation too")
-    sync_bn: bool = _opt(False, "BatchNorm statistics of the image network over all processes")
+    interpolate_position: bool = _opt(
+        False, "stretch the position embeddings of orig_patch_image_size over larger images"
+    )
+    orig_patch_image_size: int = _opt(256, "pixels per side that interpolate_position starts from")
+    sync_bn: bool = _opt(
+        False, "BatchNorm statistics of the image network over all processes (several need GPUs)"
+    )
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,12 @@ class AudioConfig:
     sample_audio_patch_num: int | None = _opt(None, "keep at most this many random audio tokens in training")
     mel_bins: int = _opt(64, "mel bands")
     hop_size: int = _opt(480, "samples between two frames of the spectrogram (released scripts: 200)")
+    mel_bank: str = _opt(
+        "file",
+        "mel filters: file (those of the loaded weights; published PANN files bring filters for 32 kHz) "
+        "or computed (filters for 48 kHz, whatever a file holds)",
+        ("file", "computed"),
+    )
 
 
 @dataclass(frozen=True)
@@ -161,10 +175,13 @@ PARTS: dict[str, type] = {
 }
 
 
+PEFT_SWITCHES = ("adapter", "encoder_prompt", "decoder_prompt")
+
+
 def option_fields() -> Iterator[dataclasses.Field[Any]]:
     """Yield the field of every option, in order; names are unique over all parts."""
     for part in PARTS.values():
-        yield from dataclasses.fields(part)
+        yield from fields(part)
 
 
 def _size(width: int, ffn: int, encoder: int, decoder: int, heads: int, resnet: str) -> dict[str, Any]:
@@ -189,10 +206,13 @@ ARCHS: dict[str, dict[str, Any]] = {
     "unival_huge": _size(1280, 5120, 24, 12, 16, "resnet152"),
 }
 
-# Options of the reference that do nothing there: accepted at the values which ask for nothing.
+# Options of the reference that are dead there, or that something else here does: accepted at the values
+# which ask for nothing, refused otherwise.
 _STAGED = "staged unfreezing never worked in the reference; train in stages with the freeze options"
 _HEAD = "no task has a classification head; answers are generated"
-DEAD: dict[str, tuple[tuple[Any, ...], str]] = {
+_AST = "it belongs to an audio network (AST) that the reference does not hold either"
+_FUSION = "long audio is cropped; no data set of the reference ever produced the fused inputs"
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "progressive": ((False, None), _STAGED),
     "freeze_perception": ((False, None), _STAGED + " (freeze_image_encoder, freeze_video_encoder, ...)"),
     "unfreeze_epoch": ((None, 0, -1), _STAGED),
@@ -201,29 +221,27 @@ DEAD: dict[str, tuple[tuple[Any, ...], str]] = {
     "unfreeze_epoch_image": ((None, 0, -1), _STAGED),
     "unfreeze_epoch_video": ((None, 0, -1), _STAGED),
     "unfreeze_epoch_audio": ((None, 0, -1), _STAGED),
-    "adapt_arch_for_init": ((False, None), "set the size options themselves"),
-    "return_hidden_state_vision": ((False, None), "hook model.encoder.embed_images for its features"),
-    "interpolate_position": ((False, None), "grids up to image_bucket_size have positions of their own"),
-    "orig_patch_image_size": ((None, 256), "it only served interpolate_position"),
+    "adapt_arch_for_init": ((False, None), "dead in the reference; set the size options themselves"),
+    "return_hidden_state_vision": ((False, None), "dead in the reference; hook model.encoder.embed_images"),
     "nograd": ((False, None), "a frozen network builds no graph; freeze_image_encoder and its kin suffice"),
-    "with_cls": ((False, None), "video tokens have no class token"),
-    "enable_fusion": ((False, None), "long audio is cropped; the fused inputs were never produced"),
-    "fusion_type": ((None, "None"), "long audio is cropped; the fused inputs were never produced"),
-    "fstride": (("*",), "it belongs to a network that does not exist here"),
-    "tstride": (("*",), "it belongs to a network that does not exist here"),
-    "input_tdim": (("*",), "it belongs to a network that does not exist here"),
+    "with_cls": ((False, None), "the video network has no class token"),
+    "enable_fusion": ((False, None), _FUSION),
+    "fusion_type": ((None, "None"), _FUSION),
+    "ast": ((False, None), _AST),
+    "fstride": ((None,), _AST),
+    "tstride": ((None,), _AST),
+    "input_tdim": ((None,), _AST),
     "encoder_learned_pos": ((True, None), "positions are always learned"),
     "decoder_learned_pos": ((True, None), "positions are always learned"),
     "no_token_positional_embeddings": ((False, None), "positions act through the attention bias"),
     "pooler_activation_fn": (("tanh", None), _HEAD),
     "pooler_classifier": (("mlp", None), _HEAD),
     "pooler_dropout": ((0, 0.0, None), _HEAD),
-    "offload_activations": ((False, None), "use checkpoint_activations"),
-    "encoder_layerdrop": ((0, 0.0, None), "use encoder_drop_path_rate"),
-    "decoder_layerdrop": ((0, 0.0, None), "use decoder_drop_path_rate"),
+    "offload_activations": ((False, None), "not supported; use checkpoint_activations"),
+    "encoder_layerdrop": ((0, 0.0, None), "not supported; encoder_drop_path_rate drops layers row by row"),
+    "decoder_layerdrop": ((0, 0.0, None), "not supported; decoder_drop_path_rate drops layers row by row"),
     "quant_noise_pq": ((0, 0.0, None), "quantisation noise is not supported"),
 }
-# `*` above: values of those leftovers are defaults nobody chose, so nothing is refused.
 
 ALIASES = {"activation_dropout": "relu_dropout"}
 
@@ -256,14 +274,14 @@ class ModelConfig:
             name = ALIASES.get(given, given)
             if name in known:
                 values[name] = _checked(known[name], value)
-            elif name in DEAD:
-                accepted, instead = DEAD[name]
-                if "*" not in accepted and value not in accepted:
-                    raise ConfigError(f"{name}={value!r} has no effect in the reference: {instead}")
+            elif name in REFUSED:
+                idle, instead = REFUSED[name]
+                if str(value) not in map(str, idle):  # the command line gives text
+                    raise ConfigError(f"{name}={value!r} is refused: {instead}")
             else:
                 raise ConfigError(f"unknown model option '{given}'.{nearest(given, known)}")
         parts = {
-            part: kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values})
+            part: kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
             for part, kind in PARTS.items()
         }
         config = cls(arch=arch, vocab_size=vocab_size, **parts)
@@ -285,6 +303,8 @@ class ModelConfig:
             options["image_encoder_name"] = "timm_resnet" if "timm_resnet" in name else "resnet"
         if options.get("adapter_type") != "VL":
             options.pop("adapter_type", None)
+        if not any(options.get(switch) for switch in PEFT_SWITCHES):
+            options = {k: v for k, v in options.items() if k not in {f.name for f in fields(PeftConfig)}}
         size = vocab_size if vocab_size is not None else int(args.get("vocab_size") or 59457)
         return cls.from_options(arch, size, **options)
 
@@ -334,9 +354,34 @@ class ModelConfig:
             )
         if not 0 < self.audio.hop_size <= 1024:
             raise ConfigError(f"hop_size is {self.audio.hop_size}; it must be between 1 and 1024")
+        self._validate_training()
         for name, value in self.options().items():
             if name.endswith(("dropout", "_rate")) and not 0.0 <= value < 1.0:
                 raise ConfigError(f"{name} is {value}; it must be at least 0 and below 1")
+
+    def _validate_training(self) -> None:
+        """What trains is said once, and no option of an absent part is passed over."""
+        freeze, peft = self.freeze, self.peft
+        added = [name for name in PEFT_SWITCHES if getattr(peft, name)]
+        alone = ["only_linear_proj"] * freeze.only_linear_proj + ["bitfit"] * freeze.bitfit
+        alone += [] if peft.unfreeze else added[:1]
+        if len(alone) > 1:
+            raise ConfigError(
+                f"{' and '.join(alone)} exclude each other: each trains nothing but its own part"
+            )
+        if peft.unfreeze and not added:
+            raise ConfigError(
+                f"unfreeze needs one of {', '.join(PEFT_SWITCHES)}; without them all trains anyway"
+            )
+        if peft.adapter_type and not peft.adapter:
+            raise ConfigError(f"adapter_type={peft.adapter_type} needs adapter")
+        for side in ("encoder", "decoder"):
+            if getattr(peft, f"{side}_prompt_projection") and not getattr(peft, f"{side}_prompt"):
+                raise ConfigError(f"{side}_prompt_projection needs {side}_prompt")
+        for name, value in self.options().items():
+            counted = name.endswith(("_length", "patch_num", "adapter_dim", "prompt_dim", "patch_image_size"))
+            if counted and value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; at least 1 is needed")
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -1,19 +1,18 @@
-"""Copying weights into a model: strict, with declared exceptions and a report that can be printed."""
+"""Copying weights into a model: strict, with declared exceptions and a report of every key."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unival.errors import CheckpointError
 from unival.modeling.inputs import MODALITIES
-from unival.torchfile import State, load_torch, read_fairseq
+from unival.seeding import rng_for
 
 TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
 # Tables that construction computes from the options; a checkpoint's copies are never taken.
@@ -21,41 +20,68 @@ COMPUTED = re.compile(
     r"(token_rp_bucket|image_rp_bucket|image_position_idx|(encoder|decoder)\.version"
     r"|stft\.conv_(real|imag)\.weight)$"
 )
-BART_POSITION_SHIFT = 2  # fairseq's BART counts positions from padding_idx + 1
-BART_TEXT_ROWS = 50264  # four specials and the BPE words; its <mask> is the last row
+MEL_BANK = "logmel_extractor.melW"
+# Reasons in a report.
+ABSENT = "not in the file"
+UNKNOWN = "not in the model"
+REBUILT = "computed from the options"
 
 
 @dataclass
 class LoadReport:
-    """What :func:`load_into` did with every key that was not simply loaded."""
+    """What happened to every key, and why: ``taken`` as they are, ``resized`` (key: how), ``skipped`` keys of
+    the file (key: reason), ``kept`` keys of the model that stay as initialised (key: reason)."""
 
-    loaded: int = 0
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-
-    @property
-    def missing_keys(self) -> list[str]:
-        return self.missing
+    taken: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
 
     @property
-    def unexpected_keys(self) -> list[str]:
-        return self.unexpected
+    def loaded(self) -> int:
+        return len(self.taken) + len(self.resized)
+
+    @property
+    def missing(self) -> list[str]:
+        """Keys of the model that the file should have had, or was allowed not to have."""
+        return [key for key, why in self.kept.items() if why != REBUILT]
+
+    @property
+    def unexpected(self) -> list[str]:
+        """Keys of the file without a counterpart in the model."""
+        return [key for key, why in self.skipped.items() if why != REBUILT]
+
+    # names that torch's own result has
+    missing_keys = missing
+    unexpected_keys = unexpected
+
+    def resize(self, key: str, how: str) -> None:
+        """Say of a taken key that it was taken in another form."""
+        self.taken.remove(key)
+        self.resized[key] = how
+
+    def lines(self) -> list[str]:
+        """One line per key."""
+        return [
+            *(f"taken {key}" for key in self.taken),
+            *(f"resized {key}: {how}" for key, how in self.resized.items()),
+            *(f"skipped {key}: {why}" for key, why in self.skipped.items()),
+            *(f"kept {key}: {why}" for key, why in self.kept.items()),
+        ]
 
     def __str__(self) -> str:
         lines = [f"{self.loaded} tensors loaded"]
-        for title, keys in (
-            ("kept as initialised (not in the checkpoint)", self.missing),
-            ("not used (not in the model)", self.unexpected),
-            ("resized", self.resized),
-        ):
-            if keys:
-                lines.append(f"{len(keys)} {title}: {_summary(keys)}")
-        return "\n".join(lines)
+        lines += [f"resized {key}: {how}" for key, how in self.resized.items()]
+        for title, reasons in (("not used", self.skipped), ("kept as they were", self.kept)):
+            for reason in dict.fromkeys(reasons.values()):
+                keys = [key for key, why in reasons.items() if why == reason]
+                if reason != REBUILT:
+                    lines.append(f"{len(keys)} {title} ({reason}): {_summary(keys)}")
+        return "\n  ".join(lines)
 
 
 def _summary(keys: Sequence[str], limit: int = 8) -> str:
-    """Group keys by their first three parts: `encoder.embed_videos.* (624)`."""
+    """Group keys by their first two parts: `encoder.embed_videos.* (624)`."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         parts = key.split(".")
@@ -87,42 +113,49 @@ def load_into(
     state: Mapping[str, Tensor],
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
+    extend: bool = False,
 ) -> LoadReport:
     """Copy ``state`` into ``model``; strict but for the declared regular expressions.
 
-    Computed tables are rebuilt, never taken. Tied keys may be given once. A type embedding with one row
-    less than the model's (``second_image``) is extended by a copy of its visual row.
+    Computed tables are rebuilt, never taken, nor are mel filters under ``mel_bank="computed"``. Tied keys may
+    be given once. A type embedding with fewer rows than the model's is extended by copies of its image row.
+    ``extend``: smaller token and position tables are extended too, as :func:`extend_table` says.
     Raises CheckpointError listing every key or shape that does not fit; the model is then unchanged.
     """
     own = model.state_dict(keep_vars=True)
-    given = {k: v for k, v in state.items() if not COMPUTED.search(k)}
+    computed = _computed(model)
+    report = LoadReport(kept={key: REBUILT for key in own if computed(key)})
+    given = _upgraded(state, computed, report)
     for key in TIED:
         source = next((given[k] for k in TIED if k in given), None)
         if key in own and key not in given and source is not None:
             given[key] = source
-    report = LoadReport()
     problems = []
     copies: list[tuple[Tensor, Tensor]] = []
     for key, tensor in own.items():
-        if COMPUTED.search(key):
+        if key in report.kept:
             continue
         if key not in given:
-            report.missing.append(key)
+            report.kept[key] = ABSENT
             if not _matches(key, allow_missing):
                 problems.append(f"missing {key} {tuple(tensor.shape)}")
             continue
         value = given[key]
         if value.shape != tensor.shape:
-            grown = _grown(key, value, tensor)
+            grown = _with_type_rows(key, value, tensor) or (
+                extend_table(key, value, tensor) if extend else None
+            )
             if grown is None:
                 problems.append(f"{key}: checkpoint {tuple(value.shape)}, model {tuple(tensor.shape)}")
                 continue
-            report.resized.append(f"{key} {tuple(value.shape)} -> {tuple(tensor.shape)}")
-            value = grown
+            report.resized[key] = f"{tuple(value.shape)} -> {tuple(tensor.shape)}, {grown[1]}"
+            value = grown[0]
+        else:
+            report.taken.append(key)
         copies.append((tensor, value))
     for key in given:
         if key not in own:
-            report.unexpected.append(key)
+            report.skipped[key] = UNKNOWN
             if not _matches(key, allow_unexpected):
                 problems.append(f"unexpected {key} {tuple(given[key].shape)}")
     if problems:
@@ -134,81 +167,70 @@ def load_into(
         )
     for tensor, value in copies:
         tensor.copy_(value)
-    report.loaded = len(copies)
     return report
 
 
-def _grown(key: str, value: Tensor, like: Tensor) -> Tensor | None:
-    if key.endswith("type_embedding.weight") and value.size(0) + 1 == like.size(0):
-        return torch.cat([value, value[1:2]])
-    return None
+def _computed(model: nn.Module) -> Callable[[str], bool]:
+    config = getattr(model, "config", None)
+    own_bank = config is not None and config.audio.mel_bank == "computed"
+    return lambda key: bool(COMPUTED.search(key)) or (own_bank and key.endswith(MEL_BANK))
 
 
-NETWORK_PREFIXES = ("module.", "sed_model.", "audio_branch.")
-
-
-def load_network(network: nn.Module, path: str | Path) -> LoadReport:
-    """Load a file of pretrained weights (timm, torchvision, Kinetics ResNeXt, PANN) into one network.
-
-    Classifiers of the file are not used; every other key of the network must be there, except the mel
-    filters and first norm when the number of bands differs (reference behaviour).
-    Raises CheckpointError when the rest does not fit.
-    """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        content: Any = load_file(path)
-    else:
-        content = load_torch(path)
-    for entry in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-    state: State = {}
-    for key, value in content.items():
-        for prefix in NETWORK_PREFIXES:
-            key = key.removeprefix(prefix)
-        if isinstance(value, Tensor):
-            state[key] = value
-    own = network.state_dict()
-    mel = "logmel_extractor.melW"
-    bands_differ = mel in own and mel in state and state[mel].shape != own[mel].shape
-    if bands_differ:
-        state = {k: v for k, v in state.items() if not re.match(r"logmel_extractor|bn0", k)}
-    # A classifier for other classes, or a stage that the three-stage network does not have.
-    surplus = {k for k, v in state.items() if k not in own or v.shape != own[k].shape}
-    state = {k: v for k, v in state.items() if k not in surplus or not k.startswith(("fc", "layer4"))}
-    missing = [r"^fc\.", r"num_batches_tracked$"] + ([r"^(logmel_extractor|bn0)"] if bands_differ else [])
-    return load_into(network, state, missing)
-
-
-def load_bart(model: nn.Module, path: str | Path) -> LoadReport:
-    """Start a model of the size of fairseq's bart.base from that file, as the first stage does.
-
-    Text rows of the token table are taken one to one and <mask> from BART's last row; codes and bins keep
-    their initial rows. Positions are taken from where BART counts them, two rows down.
-    Raises CheckpointError when the sizes differ.
-    """
-    state = read_fairseq(path).model
-    table = state.get("encoder.embed_tokens.weight")
-    own = model.state_dict()
-    rows = own["encoder.embed_tokens.weight"]
-    if table is None or min(table.size(0), rows.size(0)) <= BART_TEXT_ROWS:
-        raise CheckpointError(
-            f"'{path}' or the model does not use the released vocabulary ({BART_TEXT_ROWS} rows of text)"
-        )
-    if table.size(1) != rows.size(1):
-        raise CheckpointError(f"'{path}' has {table.size(1)} channels, the model {rows.size(1)}")
-    mixed = rows.clone()
-    mixed[:BART_TEXT_ROWS] = table[:BART_TEXT_ROWS]
-    mixed[BART_TEXT_ROWS] = table[-1]
-    taken: State = {"encoder.embed_tokens.weight": mixed}
+def _upgraded(
+    state: Mapping[str, Tensor], computed: Callable[[str], bool], report: LoadReport
+) -> dict[str, Tensor]:
+    """Bring keys of older fairseq files to today's names (reference behaviour); note what is left out."""
+    given: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key.endswith("embed_positions.weight"):
-            shifted = own[key].clone()
-            count = min(value.size(0) - BART_POSITION_SHIFT, shifted.size(0))
-            shifted[:count] = value[BART_POSITION_SHIFT : BART_POSITION_SHIFT + count]
-            taken[key] = shifted
-        elif key in own and key not in TIED:
-            taken[key] = value
-    return load_into(model, taken, allow_missing=(r".",))
+        joined = re.fullmatch(r"(.*\.)in_proj_(weight|bias)", key)
+        if computed(key):
+            report.skipped[key] = REBUILT
+        elif "classification_heads." in key:
+            report.skipped[key] = "classification head: answers are generated"
+        elif joined:
+            for name, part in zip("qkv", value.chunk(3), strict=True):
+                given[f"{joined[1]}{name}_proj.{joined[2]}"] = part
+        else:
+            given[key] = value
+    return given
+
+
+Grown = tuple[Tensor, str]  # the new tensor, and how it was made
+
+
+def _with_type_rows(key: str, value: Tensor, like: Tensor) -> Grown | None:
+    """Rows for the second image, or for each modality in place of one row for all."""
+    more = like.size(0) - value.size(0) if like.dim() and value.dim() else 0
+    if not key.endswith("type_embedding.weight") or value.size(0) not in (2, 4) or more < 1:
+        return None
+    return torch.cat([value, value[1:2].expand(more, -1)]), "new rows copy the image row"
+
+
+def extend_table(key: str, value: Tensor, like: Tensor) -> Grown | None:
+    """A smaller table in the size of the model's, or None where that makes no sense.
+
+    New rows of tokens and positions are drawn from N(0, 1 / width) (reference behaviour) and come last;
+    those of a larger image grid (``image_bucket_size``) come where the grid has them (the reference appends
+    them, which moves every position).
+    """
+    if value.dim() != 2 or value.size(1) != like.size(1) or value.size(0) > like.size(0):
+        return None
+    rng = rng_for(0, 0, 0, "tokens" if key in TIED else key)  # tied tables get one draw
+    drawn = torch.from_numpy(rng.standard_normal(tuple(like.shape)) * like.size(1) ** -0.5).to(value)
+    if key in TIED or key.endswith((".embed_positions.weight",)):
+        drawn[: value.size(0)] = value
+        return drawn, "new rows at the end are drawn"
+    if re.search(r"\.embed_(image|video|audio)_positions\.weight$", key):
+        old, new = (math.isqrt(t.size(0) - 1) for t in (value, like))
+        drawn[0] = value[0]
+        drawn[1:].view(new, new, -1)[:old, :old] = value[1:].view(old, old, -1)
+        return drawn, f"grid {old}x{old} in the corner of {new}x{new}, the rest is drawn"
+    if "image_rel_pos_table_list." in key:
+        old, new = (math.isqrt(t.size(0) - 3) for t in (value, like))
+        fresh, at = like.detach().to(value), (new - old) // 2
+        fresh[: new * new].view(new, new, -1)[at : at + old, at : at + old] = value[: old * old].view(
+            old, old, -1
+        )
+        fresh[-3:] = value[-3:]
+        return fresh, f"offsets up to {old // 2} of {new // 2}, the rest stays as initialised"
+    return None

@@ -74,7 +74,7 @@ def test_round_trip_leaves_out_paths():
         ({"encoder_embed_dim": 96}, "decoder_embed_dim"),
         ({"progressive": True}, "freeze options"),
         ({"nograd": True}, "freeze_image_encoder"),
-        ({"interpolate_position": True}, "image_bucket_size"),
+        ({"fstride": 10}, "AST"),
         ({"enable_fusion": True}, "cropped"),
         ({"code_image_size": 1000}, "multiple of 8"),
     ],
@@ -86,7 +86,7 @@ def test_refusals_name_the_remedy(options, words):
 
 def test_dead_options_at_their_idle_values_are_accepted():
     ModelConfig.from_options(
-        progressive=False, orig_patch_image_size=256, pooler_activation_fn="tanh", fstride=10
+        progressive=False, pooler_activation_fn="tanh", encoder_layerdrop="0", unfreeze_epoch=-1
     )
     assert ModelConfig.from_options(activation_dropout=0.2).transformer.relu_dropout == 0.2
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from unival.config import ModelConfig
 from unival.modeling.freezing import apply_freezing
 from unival.modeling.model import UnIVAL
+
+logger = logging.getLogger(__name__)
 
 
 def build_model(arch: str = "unival_base", vocab_size: int = 59457, **options: Any) -> UnIVAL:
@@ -19,7 +22,8 @@ def build_model(arch: str = "unival_base", vocab_size: int = 59457, **options: A
 
 
 def build_from_config(config: ModelConfig, kind: type[UnIVAL] = UnIVAL) -> UnIVAL:
-    """Return a freshly initialised model, pretrained networks loaded, frozen as configured.
+    """Return a freshly initialised model, pretrained networks loaded (what of each file was taken is logged),
+    frozen as configured.
 
     ``kind``: the class to build, a subclass for an engine that needs its own base class.
     """
@@ -32,7 +36,8 @@ def build_from_config(config: ModelConfig, kind: type[UnIVAL] = UnIVAL) -> UnIVA
     for modality, path in paths.items():
         network = getattr(model.encoder, f"embed_{modality}s", None)
         if path and network is not None:
-            from unival.checkpoint import load_network
+            from unival.pretrained import load_network
 
-            load_network(network, path)
+            report = load_network(network, path, config.audio.mel_bank)
+            logger.info(f"{modality} network from {path}: {report}")
     return apply_freezing(model)

@@ -6,6 +6,7 @@ import math
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -14,7 +15,7 @@ from unival.errors import ConfigError, DataError
 from unival.modeling.attention import mask_bias
 from unival.modeling.audio import build_audio_encoder
 from unival.modeling.image import build_image_encoder
-from unival.modeling.inputs import MODALITIES, Tokens, join, route, subsample
+from unival.modeling.inputs import MODALITIES, Tokens, join, route, sample_tokens
 from unival.modeling.layers import EncoderLayer, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, grid_positions, product_bias, relative_bias
@@ -139,7 +140,8 @@ class Encoder(RelativeTables):
         if modality != "audio":
             tensor = tensor.to(next(network.parameters()).dtype)
         features = network.forward_features(tensor) if modality == "image" else network(tensor)
-        ids = self._media_positions(modality, features.shape[2:], features.device)
+        grid = features.shape[2:]
+        ids = self._media_positions(modality, grid, features.device)
         features = features.flatten(2).transpose(1, 2)
         features = features if shared is None else features.index_select(0, shared)
         options = self.config.image, self.config.video, self.config.audio
@@ -147,12 +149,20 @@ class Encoder(RelativeTables):
         index = MODALITIES.index(modality)
         active = self.training or self.config.image.sample_patches_in_eval
         limit = getattr(options[index], limits[index]) if active else None
-        ids, features = subsample(ids, features, limit)
+        table = getattr(self, f"embed_{modality}_positions")
+        position = self._stretched(table, grid) if modality == "image" else None
+        position = table(ids) if position is None else position
+        n, count, channels = features.shape
+        keep = sample_tokens(n, count, limit, features.device)
+        if keep is None:
+            ids, position = ids.unsqueeze(0), position.unsqueeze(0)
+        else:
+            ids, position = ids[keep], position[keep]
+            features = features.gather(1, keep.unsqueeze(2).expand(-1, -1, channels))
 
         x = getattr(self, f"{modality}_proj")(features)
         norm = getattr(self, f"layernorm_{modality}_embedding", None)
         x = self.embed_scale * (x if norm is None else norm(x))
-        position = getattr(self, f"embed_{modality}_positions")(ids)
         x = self._finish(x, position, self._type_row(index, second), self.patch_layernorm_embedding)
         padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         return Tokens(x, self.image_pos_ln(position), ids, padding)
@@ -188,6 +198,19 @@ class Encoder(RelativeTables):
                 "(use smaller input, or a larger image_bucket_size)"
             )
         return grid_positions(rows, columns, side).repeat(frames)[:count].to(device)
+
+    def _stretched(self, table: nn.Embedding, grid: torch.Size) -> Tensor | None:
+        """Position embeddings (P, D) of ``orig_patch_image_size`` stretched over a larger grid, or None.
+
+        The stride is the network's own (reference behaviour: always 16). Relative positions stay the grid's.
+        """
+        image, side = self.config.image, self.config.transformer.image_bucket_size
+        edge = image.orig_patch_image_size // cast(int, self.embed_images.stride)
+        if not image.interpolate_position or edge < 1 or grid.numel() <= edge * edge:
+            return None
+        small = table(grid_positions(edge, edge, side).to(table.weight.device))
+        small = small.T.unflatten(1, (edge, edge)).unsqueeze(0)
+        return F.interpolate(small, size=tuple(grid), mode="bilinear")[0].flatten(1).T
 
     def _encode(self, src_tokens: Tensor, visual: list[Tokens]) -> EncoderOut:
         c = self.config.transformer

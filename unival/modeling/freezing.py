@@ -15,9 +15,11 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 OPEN = re.compile(
     r"embed_(image|video|audio)(s|_positions)\.|(image|video|audio)_proj\.|layernorm_(image|video|audio)_"
 )
-BITFIT = re.compile(r"(layer_norm|fc).*bias")
+BITFIT = re.compile(r"^(encoder|decoder)\.(layers\.\d+\.(\w+_layer_norm|fc[12])|layer_norm)\.bias$")
+LINEAR = re.compile(r"^encoder\.(image|video|audio)_proj\.")
 ADDED = re.compile(r"(^|\.)(adapter|prefix)\.")
-FIXED = re.compile(r"spectrogram_extractor|logmel_extractor")
+# The front end of sound is computed; the classifier of the image network is in the file formats only.
+FIXED = re.compile(r"spectrogram_extractor|logmel_extractor|embed_images\.fc\.")
 
 
 def _train_only(model: nn.Module, wanted: re.Pattern[str]) -> None:
@@ -32,7 +34,9 @@ def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
 def apply_freezing(model: UnIVAL) -> UnIVAL:
     """Set ``requires_grad`` and the modules held in evaluation mode, as ``model.config`` says.
 
-    Works on whole options, so calling it again gives the same result.
+    A network without any trainable parameter is held in evaluation mode as a whole: BatchNorm statistics,
+    and its dropout, drop path and SpecAugment too. Works on whole options, so calling it again gives the
+    same result. (Reference behaviour for the parameters; its statistics move.)
     """
     freeze, peft = model.config.freeze, model.config.peft
     encoder, decoder = model.encoder, model.decoder
@@ -44,15 +48,13 @@ def apply_freezing(model: UnIVAL) -> UnIVAL:
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(bool(OPEN.match(name)) and not FIXED.search(name))
     if freeze.freeze_decoder:
-        decoder.requires_grad_(False)
-        if not freeze.freeze_encoder and model.config.transformer.share_all_embeddings:
-            encoder.embed_tokens.requires_grad_(True)
+        decoder.requires_grad_(False)  # with it the token table, where the encoder shares it
     if freeze.freeze_encoder_embedding:
         encoder.embed_tokens.requires_grad_(False)
     if freeze.freeze_decoder_embedding:
         decoder.embed_tokens.requires_grad_(False)
     if freeze.only_linear_proj:
-        _train_only(model, re.compile(r"^encoder\.(image|video|audio)_proj\."))
+        _train_only(model, LINEAR)
     if freeze.bitfit:
         _train_only(model, BITFIT)
     if (peft.adapter or peft.encoder_prompt or peft.decoder_prompt) and not peft.unfreeze:

@@ -8,6 +8,7 @@ from torch import nn
 
 from unival.config import ImageConfig
 from unival.errors import ConfigError, nearest
+from unival.modeling.layers import DropPath, drop_path_rates
 
 
 def build_image_encoder(config: ImageConfig) -> nn.Module | None:
@@ -15,7 +16,9 @@ def build_image_encoder(config: ImageConfig) -> nn.Module | None:
     (B, 3, h, w) -> (B, out_channels, h / stride, w / stride).
 
     State-dict names are timm's. The stride-32 network keeps its unused classifier ``fc`` because released
-    checkpoints hold it. Nothing is downloaded. Raises ConfigError for a name outside timm's ResNet family.
+    checkpoints hold it. Drop path rises over all blocks of the whole network, and from 0 again in every stage
+    of the three-stage one (reference behaviour; it never passes the rate to the whole network).
+    Nothing is downloaded. Raises ConfigError for a name outside timm's ResNet family.
     """
     if config.image_encoder_name == "none":
         return None
@@ -29,8 +32,14 @@ def build_image_encoder(config: ImageConfig) -> nn.Module | None:
     net = timm.create_model(
         config.resnet_type, pretrained=False, num_classes=1000, drop_path_rate=config.resnet_drop_path_rate
     )
-    net.out_channels = net.num_features
+    kept = cast(Any, net.feature_info)[4]
     if config.image_encoder_name == "resnet":
-        net.out_channels = cast(Any, net.feature_info)[3]["num_chs"]
+        kept = cast(Any, net.feature_info)[3]
         net.layer4, net.fc = nn.Identity(), nn.Identity()
+        for stage in (net.layer1, net.layer2, net.layer3):
+            blocks = list(cast(nn.Sequential, stage))
+            rates = drop_path_rates(config.resnet_drop_path_rate, len(blocks))
+            for block, rate in zip(blocks, rates, strict=True):
+                block.drop_path = DropPath(rate)
+    net.out_channels, net.stride = kept["num_chs"], kept["reduction"]
     return nn.SyncBatchNorm.convert_sync_batchnorm(net) if config.sync_bn else net

@@ -138,13 +138,11 @@ def join(batch: int, groups: list[tuple[Tensor | None, Tokens]]) -> Tokens | Non
     return Tokens(gather("x", 0.0), gather("position", 0.0), gather("ids", 0), gather("padding", True))
 
 
-def subsample(ids: Tensor, x: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
-    """Keep ``limit`` random tokens of each row, in order: ids (P,) and x (n, P, C) -> (R, P'), (n, P', C).
+def sample_tokens(rows: int, tokens: int, limit: int | None, device: torch.device) -> Tensor | None:
+    """Choose ``limit`` random tokens of each row, in order: int64 (rows, limit), or None for all of them.
 
     Draws from torch's global generator, as dropout does, so the engine's seed decides.
     """
-    n, p, channels = x.shape
-    if limit is None or p <= limit:
-        return ids.unsqueeze(0), x
-    keep = torch.rand(n, p, device=x.device).argsort(1)[:, :limit].sort(1).values
-    return ids[keep], x.gather(1, keep.unsqueeze(2).expand(n, limit, channels))
+    if limit is None or tokens <= limit:
+        return None
+    return torch.rand(rows, tokens, device=device).argsort(1)[:, :limit].sort(1).values
