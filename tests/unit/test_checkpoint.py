@@ -309,10 +309,11 @@ def test_bart(tmp_path):
     table = torch.randn(51201, 32)
     state = {"encoder.embed_tokens.weight": table, "decoder.embed_tokens.weight": table}
     for key, value in before.items():
-        if ".layers." in key and not any(w in key for w in ("c_attn", "_ln", "ffn_layernorm")):
+        layer = ".layers." in key and not any(w in key for w in ("c_attn", "_ln", "ffn_layernorm"))
+        if layer or "layernorm_embedding" in key:
             state[key] = torch.randn_like(value)
     positions = torch.randn(1026, 32)
-    state["encoder.embed_positions.weight"] = positions
+    state["encoder.embed_positions.weight"] = state["decoder.embed_positions.weight"] = positions
     state["encoder.version"] = torch.tensor([3.0])
     torch.save({"args": argparse.Namespace(arch="bart_base"), "model": state}, tmp_path / "bart.pt")
     report = load_bart(model, tmp_path / "bart.pt")

@@ -136,7 +136,7 @@ def step(model):
 def small(**options):
     model = small_model(**{**ALL, "video_encoder_name": "resnext14", **options})
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for p in model.parameters():
             if p.dim() == 1:  # biases that start at 0 would not show weight decay
                 p.add_(0.01)
     return model
