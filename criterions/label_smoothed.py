@@ -82,7 +82,7 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
             net_input = {k: v if shared and k in _MEDIA else _twice(v) for k, v in net_input.items()}
         logits, _ = model(**net_input)
         masks = None
-        if allowed is not None and all(row is not None for row in allowed):
+        if allowed is not None:
             masks = AllowedTokens(allowed, target.shape[1], logits.shape[-1])
         return label_smoothed_loss(
             logits,

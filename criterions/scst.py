@@ -93,7 +93,7 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
         """Return (loss sum, sample size, statistics) of a batch."""
         if not model.training:
             output = self.supervised.loss(model, sample, update_num)
-            return output.loss, output.sample_size, LabelSmoothedCrossEntropy.log_of(output)
+            return output.loss, output.sample_size, self._log(output, RewardSums())
         rollout = self._roll_out(model, sample, update_num, self.inference)
         rewards = self._rewards(sample, rollout)
         advantage = rewards - self._baseline(model, sample, rollout, rewards, update_num)
@@ -101,7 +101,7 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
         sums = RewardSums.of(rewards, advantage, rollout.present)
         self.guard.see(update_num, RewardSums() if self.task.dummy else sums)
         output = self.loss(model, sample, rollout, advantage, update_num)
-        return output.loss, output.sample_size, {**LabelSmoothedCrossEntropy.log_of(output), **sums.log()}
+        return output.loss, output.sample_size, self._log(output, sums)
 
     def loss(
         self, model: Any, sample: dict[str, Any], rollout: Rollout, advantage: Tensor, update_num: int
@@ -156,7 +156,11 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
     @staticmethod
     def empty_log() -> dict[str, float]:
         """Statistics of a step without rows."""
-        return LabelSmoothedCrossEntropy.empty_log()
+        return {**LabelSmoothedCrossEntropy.empty_log(), **RewardSums().log()}
+
+    @staticmethod
+    def _log(output: LossOutput, sums: RewardSums) -> dict[str, float]:
+        return {**LabelSmoothedCrossEntropy.log_of(output), **sums.log()}
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Any) -> None:
@@ -171,4 +175,4 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
-        return False  # smallest and largest reward
+        return True

@@ -19,6 +19,8 @@ from omegaconf import open_dict
 
 from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.models.ema import WeightAverage
+from unival.stopping import REQUEST, STOPPED
+from unival.tasks.preflight import check_together
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
 from unival.tasks.validation import FALLING
@@ -34,7 +36,8 @@ _ONE_FORWARD = ("c10d", "pytorch_ddp")
 
 class UnivalTrainer(Trainer):
     """Adds: schedule from epochs, EMA repairs, checked restoring, exact resume in reduced precision,
-    named non-finite gradients, float32 sound, a loss log in JSON lines."""
+    named non-finite gradients, float32 sound, a loss log in JSON lines, and a checkpoint when the run is asked to
+    stop."""
 
     def __init__(self, cfg: Any, task: Any, model: Any, criterion: Any, quantizer: Any = None) -> None:
         _check_start(cfg, task)
@@ -44,7 +47,13 @@ class UnivalTrainer(Trainer):
         per_epoch, total = plan_schedule(cfg, task)
         _choose_metric(cfg, task)
         super().__init__(cfg, task, model, criterion, quantizer)
+        if self.data_parallel_world_size > 1:
+            sources = task.datasets[task.args.train_subset].sources
+            check_together(sources, self.device, task.cfg.preflight_timeout)
         logger.info(task.plan(cfg, per_epoch, total))
+        self._total = total
+        self._iterator: Any = None
+        self._any_rank_stops = False
         self._log_path = Path(cfg.checkpoint.save_dir) / "train_log.jsonl"
         self._samples: Sequence[Any] = ()
         task.log_scores = self._log
@@ -207,14 +216,52 @@ class UnivalTrainer(Trainer):
                     master.grad = None
         return norm
 
+    def get_train_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        self._iterator = super().get_train_iterator(*args, **kwargs)
+        return self._iterator
+
+    def _aggregate_logging_outputs(self, logging_outputs: Any, *sums: Any, ignore: bool = False) -> Any:
+        """Add to the statistics that ranks exchange whether one of them was asked to stop."""
+        outputs, summed = super()._aggregate_logging_outputs(
+            logging_outputs, *sums, float(REQUEST.made), ignore=ignore
+        )
+        self._any_rank_stops = bool(summed[-1])
+        return outputs, summed[:-1]
+
+    def _stop_if_asked(self) -> None:
+        """Save and leave when SIGUSR1 or SIGTERM came to any rank; all ranks do so after the same update.
+
+        Raises:
+            SystemExit: with the code that tells a launcher to start the run again.
+        """
+        several = self.data_parallel_world_size > 1
+        if not (self._any_rank_stops if several else REQUEST.made):
+            return
+        checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, None)
+        if several:
+            torch.distributed.barrier()  # nobody leaves before the file is complete
+        logger.warning(
+            f"stopped after update {self.get_num_updates()} ({REQUEST.name or 'another rank was asked to'}); "
+            f"{Path(self.cfg.checkpoint.save_dir) / _LAST} holds it, the same command goes on"
+        )
+        raise SystemExit(STOPPED)
+
+    def valid_step(self, sample: Any, raise_oom: bool = False) -> Any:
+        output = super().valid_step(sample, raise_oom)
+        if not self._total or self.get_num_updates() < self._total:  # else the run is all but done
+            self._stop_if_asked()
+        return output
+
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
         self._samples = samples
         output = super().train_step(samples, raise_oom)
         update = self.get_num_updates()
         if output is not None and update % self.cfg.common.log_interval == 0:
-            names = ("loss", "nll_loss", "gnorm", "loss_v1", "loss_v2")
+            names = ("loss", "nll_loss", "gnorm", "loss_v1", "loss_v2", "reward", "reward_std")
             record = {name: float(output[name]) for name in names if name in output}
             self._log({"split": "train", **record, "lr": float(self.get_lr())})
+        if not self._total or update < self._total:
+            self._stop_if_asked()
         return output
 
     # log

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unival.errors import ConfigError
-from unival.losses import AllowedTokens, LossOptions, label_smoothed_loss, token_log_probs
+from unival.losses import AllowedTokens, LossOptions, label_smoothed_loss
 from unival.losses.rows import CHUNK_ELEMENTS
 
 V = 11
@@ -134,6 +134,24 @@ def test_allowed_tokens_equal_a_dense_mask() -> None:
     one = label_smoothed_loss(logits, target, options, constraint_masks=dense)
     two = label_smoothed_loss(logits, target, options, constraint_masks=sparse)
     assert one.loss.item() == two.loss.item()
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_rows_without_a_constraint_beside_rows_with_one(passes: int) -> None:
+    """Rows of two tasks in one batch: each loss is that of the row alone."""
+    logits, target = sample(passes=passes)
+    dense = masks(target)
+    lists = [[position.nonzero().flatten().tolist() for position in row] for row in dense]
+    options = LossOptions(label_smoothing=0.1, use_rdrop=passes == 2)
+    together = AllowedTokens([None, lists[1], None], target.size(1), V)
+    found = label_smoothed_loss(logits, target, options, constraint_masks=together).loss
+    alone = 0.0
+    for row in range(3):
+        mask = dense[row : row + 1] if row == 1 else None
+        alone += label_smoothed_loss(
+            logits[row::3], target[row : row + 1], options, constraint_masks=mask
+        ).loss
+    torch.testing.assert_close(found, torch.as_tensor(alone), atol=1e-5, rtol=0)
 
 
 def test_range_forbids_all_but_specials_and_the_range() -> None:

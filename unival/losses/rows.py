@@ -24,14 +24,19 @@ class AllowedTokens:
     """Allowed tokens of each target position as lists, made dense only for the rows of one chunk.
 
     Same meaning as a dense (B, U, V) mask at a tiny part of its memory. ``lists[b][u]`` holds the token
-    numbers allowed at position u of row b; positions beyond the end of a list allow nothing.
+    numbers allowed at position u of row b; positions beyond the end of a list allow nothing. A row that is
+    None is not constrained.
     """
 
-    def __init__(self, lists: Sequence[Sequence[Sequence[int]]], length: int, vocab_size: int) -> None:
+    def __init__(self, lists: Sequence[Sequence[Sequence[int]] | None], length: int, vocab_size: int) -> None:
         self.shape = (len(lists), length, vocab_size)
+        self.free = torch.tensor([row is None for row in lists])
         counts: list[int] = []
         tokens: list[int] = []
         for row in lists:
+            if row is None:
+                counts.extend([0] * length)
+                continue
             for u in range(length):
                 allowed = row[u] if u < len(row) else ()
                 counts.append(len(allowed))
@@ -48,6 +53,7 @@ class AllowedTokens:
         first = torch.repeat_interleave(self.starts[host] - (counts.cumsum(0) - counts), counts)
         mask = torch.zeros(len(host), self.shape[2], dtype=torch.bool)
         mask[row, self.tokens[first + torch.arange(len(row))]] = True
+        mask[self.free[host // self.shape[1]]] = True
         return mask.to(rows.device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -17,17 +17,19 @@ _PREFIX = "reward_"
 
 @dataclass
 class RewardSums:
-    """Sums over the outputs of a step; those of several steps or ranks can be joined.
+    """Sums over the outputs of a step; those of several steps or ranks add up.
 
-    ``rewarded`` and ``informative`` count outputs whose reward, and whose advantage, is not zero; ``rows`` and
-    ``flat_rows`` count rows, and rows whose outputs all have no advantage.
+    ``smallest`` and ``largest`` are sums over ``steps`` of each step's extremes. ``rewarded`` and
+    ``informative`` count outputs whose reward, and whose advantage, is not zero; ``rows`` and ``flat_rows``
+    count rows, and rows whose outputs all have no advantage.
     """
 
+    steps: float = 0.0
     samples: float = 0.0
     total: float = 0.0
     squares: float = 0.0
-    smallest: float = math.inf
-    largest: float = -math.inf
+    smallest: float = 0.0
+    largest: float = 0.0
     rewarded: float = 0.0
     informative: float = 0.0
     rows: float = 0.0
@@ -43,6 +45,7 @@ class RewardSums:
         informative = (advantage.abs() > 1e-6) & present
         some = present.any(1)
         return cls(
+            steps=1.0,
             samples=float(len(values)),
             total=float(values.sum()),
             squares=float(values.square().sum()),
@@ -56,30 +59,28 @@ class RewardSums:
 
     @classmethod
     def joined(cls, logs: Iterable[Mapping[str, Any]]) -> RewardSums:
-        """Join what :meth:`log` put into the statistics of some steps."""
-        out = cls()
-        for log in logs:
-            for name in asdict(out):
-                if _PREFIX + name in log:
-                    join = {"smallest": min, "largest": max}.get(name, lambda a, b: a + b)
-                    setattr(out, name, join(getattr(out, name), float(log[_PREFIX + name])))
-        return out
+        """Add up what :meth:`log` put into the statistics of some steps."""
+        logs = list(logs)
+        return cls(**{f.name: sum(float(log.get(_PREFIX + f.name, 0)) for log in logs) for f in fields(cls)})
 
     def log(self) -> dict[str, float]:
         """These sums as entries of a step's statistics."""
         return {_PREFIX + name: value for name, value in asdict(self).items()}
 
     def statistics(self) -> dict[str, float]:
-        """Return mean, population standard deviation and extremes of the rewards; empty without samples."""
+        """Return mean, population standard deviation and extremes of the rewards; empty without samples.
+
+        The extremes are means over steps (micro-batches of all ranks).
+        """
         if not self.samples:
             return {}
         mean = self.total / self.samples
         return {
             "reward": mean,
             "reward_std": math.sqrt(max(self.squares / self.samples - mean * mean, 0.0)),
-            "reward_min": self.smallest,
-            "reward_max": self.largest,
-            "zero_advantage": self.flat_rows / max(self.rows, 1.0),
+            "reward_min": self.smallest / self.steps,
+            "reward_max": self.largest / self.steps,
+            "zero_advantage": self.flat_rows / self.rows,
         }
 
 
