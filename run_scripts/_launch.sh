@@ -1,25 +1,44 @@
 #!/usr/bin/env bash
-# One launcher for one CPU, one GPU, one node and SLURM.
+# One launcher for one CPU, one GPU, several processes, several machines and SLURM.
 #   bash run_scripts/_launch.sh VERB ARGUMENTS...        (for example: train configs/finetune/vqa_v2.yaml)
-# GPUS: processes on this node (default: the visible GPUs, at least one).
-# Under SLURM (sbatch or salloc) every node of the allocation starts its processes; MASTER_PORT may be set.
+# GPUS: processes on this machine (default: the visible GPUs, at least one).
+# Several machines: the same command on each with NNODES, NODE_RANK (0 to NNODES - 1), and MASTER_ADDR and
+#   MASTER_PORT of machine 0. In a SLURM allocation of several nodes they are filled in, one launcher a node.
+# SUBMIT="--nodes=4 --gpus-per-node=8 --time=1-00" submits the command to SLURM. SIGUSR1 and SIGTERM (pre-emption,
+#   end of time) make a training save and end with exit code 75; a SLURM job is then put back into the queue.
 # DRY_RUN=1 prints the command instead of running it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+stopped=75  # unival/stopping.py
+one_of_several="${NNODES:-}"
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
 export TOKENIZERS_PARALLELISM=false
-gpus="${GPUS:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}"
+gpus="${GPUS:-${SLURM_GPUS_ON_NODE:-}}"
+if [ -z "$gpus" ]; then
+  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
+    gpus="$(tr ',' '\n' <<< "$CUDA_VISIBLE_DEVICES" | wc -l)"
+  else
+    gpus="$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)"
+  fi
+fi
 [ "$gpus" -ge 1 ] || gpus=1
-torchrun=("$python" -m torch.distributed.run --nproc_per_node "$gpus")
-if [ "${SLURM_NNODES:-1}" -gt 1 ]; then
-  head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-  # A pre-empted job is put back into the queue and goes on from its last checkpoint.
-  trap '[ -n "${SLURM_JOB_ID:-}" ] && scontrol requeue "$SLURM_JOB_ID"' USR1
-  command=(srun --kill-on-bad-exit=1 --ntasks-per-node=1 "${torchrun[@]}" --nnodes "$SLURM_NNODES"
-    --rdzv_backend c10d --rdzv_id "$SLURM_JOB_ID" --rdzv_endpoint "$head:${MASTER_PORT:-29500}" -m unival "$@")
-elif [ "$gpus" -gt 1 ]; then
-  command=("${torchrun[@]}" --standalone -m unival "$@")
+if [ -n "${SUBMIT:-}" ]; then
+  # exec: the batch shell is this launcher, so that the signal before the end of time reaches it
+  job="exec bash $(printf '%q ' "$PWD/run_scripts/_launch.sh" "$@")"
+  read -ra asked <<< "$SUBMIT"
+  unset SUBMIT
+  command=(sbatch --requeue --open-mode=append --signal=B:USR1@120 "${asked[@]}" --wrap "$job")
+elif [ -z "$one_of_several" ] && [ "${SLURM_NNODES:-1}" -gt 1 ]; then
+  NNODES="$SLURM_NNODES"
+  MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+  MASTER_PORT="${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
+  export NNODES MASTER_ADDR MASTER_PORT
+  command=(srun --nodes="$NNODES" --ntasks="$NNODES" --ntasks-per-node=1 --kill-on-bad-exit=1
+    bash "$PWD/run_scripts/_launch.sh" "$@")
+elif [ "$gpus" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
+  export GPUS="$gpus"
+  command=("$python" -m unival.launch "$@")
 else
   command=("$python" -m unival "$@")
 fi
@@ -29,5 +48,16 @@ if [ "${DRY_RUN:-0}" = 1 ]; then
   exit 0
 fi
 "${command[@]}" &
-child=$!
-wait "$child" || { code=$?; wait "$child" 2>/dev/null || code=$?; exit "$code"; }
+child=$! code=0 signals=0
+trap 'signals=$((signals + 1)); kill -USR1 "$child" 2>/dev/null || true' USR1 TERM
+while :; do  # a signal ends "wait" early
+  seen=$signals status=0
+  wait "$child" || status=$?
+  [ "$status" -eq 127 ] || code=$status
+  [ "$signals" -ne "$seen" ] || break
+done
+# Only the batch shell asks for the requeue, not the launchers that srun started on the nodes.
+if [ "$signals" -gt 0 ] && [ "$code" -ge "$stopped" ] && [ -n "${SLURM_JOB_ID:-}" ] && [ -z "$one_of_several" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

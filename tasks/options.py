@@ -46,6 +46,9 @@ class TaskOptions:
     max_nonfinite: int = _option(
         10, "stop training after this many updates with a non-finite loss or gradient"
     )
+    preflight_timeout: float = _option(
+        600.0, "seconds that the processes of a run wait for each other before the first step"
+    )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     init_as_reference: bool = _option(
         False, "take them as the reference does: token rows by number, positions not shifted"
@@ -87,6 +90,8 @@ class TaskOptions:
             raise ConfigError("--init-as-reference needs --init-from: it says how bart.base is taken")
         if not 0.0 <= self.max_broken_share <= 1.0:
             raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
+        if self.preflight_timeout <= 0:
+            raise ConfigError(f"--preflight-timeout {self.preflight_timeout} must be above 0 seconds")
         if self.max_nonfinite < 1:
             raise ConfigError(f"--max-nonfinite {self.max_nonfinite} must be at least 1")
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from unival.errors import ConfigError, UnivalError, nearest
+from unival.stopping import REQUEST
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,28 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+def call_the_roll(args: argparse.Namespace) -> None:
+    """Meet the other ranks that a launcher started; rank 0 prints the table of them.
+
+    Raises:
+        ConfigError: an absent rank, or one with other code or options; it is named.
+    """
+    import torch
+
+    from unival.preflight import Presence, code_facts, option_facts, roll_call, table
+    from unival.tasks.options import TaskOptions
+
+    world = args.distributed_world_size
+    if world == 1 or args.distributed_init_method != "env://":
+        return
+    device = "cpu" if args.cpu else f"cuda:{args.device_id} {torch.cuda.get_device_name(args.device_id)}"
+    facts = {"code": code_facts(), "options": option_facts(vars(args))}
+    own = Presence.here(args.distributed_rank, device, facts)
+    ranks = roll_call(own, world, args.preflight_timeout or TaskOptions.preflight_timeout)
+    if ranks:
+        logger.info(f"pre-flight: {world} ranks with equal code and options\n{table(ranks)}")
+
+
 _NOISE = re.compile(
     r"detected shared parameter|num\. expert model params|max tokens per device|grouped total_num_itrs|"
     r"Preparing to (save|load) checkpoint|(Saving|Finished saving) checkpoint|No existing checkpoint found|"
@@ -172,6 +195,7 @@ def set_up_logging() -> None:
 def _engine(cfg: Any) -> None:
     """What every process of a run does; a process that the engine spawned starts here."""
     set_up_logging()
+    REQUEST.watch()
     from fairseq_cli import train as engine
 
     from unival import plugin  # noqa: F401  (registers)
@@ -184,8 +208,10 @@ def _engine(cfg: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns 0, or 2 after an error that is the user's to mend (printed without traceback)."""
+    """Train; returns 0, 2 after an error that is the user's to mend (printed without traceback), or 75 when the run
+    was asked to stop and has saved."""
     set_up_logging()
+    REQUEST.watch()
     try:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
         from fairseq.distributed import utils as distributed_utils
@@ -200,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
+        call_the_roll(args)
         distributed_utils.call_main(convert_namespace_to_omegaconf(args), _engine)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
