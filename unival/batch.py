@@ -37,6 +37,7 @@ class Example:
     (x0, y0, x1, y1) in pixels of the original image; None when the row carries none. ``size`` is the
     original (width, height) in pixels, ``resize`` the ratios (network width / original width, ...height).
     ``allowed``: per target position, the tokens a constraint permits (empty list: position not scored).
+    ``code_image``: the PIL picture that generated pictures are compared with, where that is asked for.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Example:
     code_target: bool = False
     allowed: AllowedTokens | None = None
     source_name: str = ""
+    code_image: Any = None
 
 
 def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
 
     Top level: id (list of str), nsentences, ntokens (scored target tokens), target (B, U), conf (B, 1, 1)
     float32 or None when every weight is 1, prefix_tokens (B, P) or None, references, sizes, resizes,
-    source_names, allowed (lists of length B; allowed is None when no example has one).
+    source_names, allowed, code_images (lists of length B; the last two are None when no example has one).
     net_input: src_tokens (B, T), src_lengths (B,), prev_output_tokens (B, U), patch_types (B,) with
     0 image, 1 video, 2 audio, -1 text only, patch_masks (B,) bool (True: the row has media), the compact
     patch_images (b, 3, h, w), patch_videos (b, 3, F, h, w), patch_audios (b, N) where rows have them,
@@ -110,6 +112,9 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
         "resizes": [e.resize for e in examples],
         "source_names": [e.source_name for e in examples],
         "allowed": [e.allowed for e in examples] if any(e.allowed is not None for e in examples) else None,
+        "code_images": (
+            [e.code_image for e in examples] if any(e.code_image is not None for e in examples) else None
+        ),
     }
 
 

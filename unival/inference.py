@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ ALIASES = {"trie": "beamsearch", "rank": "allcand"}
 
 @dataclass(frozen=True)
 class Prediction:
-    """One decoded answer: text or box (x0, y0, x1, y1 in input pixels), its log-probability, n-best."""
+    """One decoded answer: text, box (x0, y0, x1, y1 in input pixels) or image codes, its score (a
+    log-probability unless the task reranks), n-best."""
 
     id: str
     output: Any
@@ -67,7 +68,7 @@ class Inference:
                 f"mode '{mode or self.mode}': task '{spec.name}' has no closed list of answers here; "
                 "name one with ans2label_file (text lines, JSON or the released pickle), or use mode 'open'"
             )
-        self.settings = GenerationSettings.of({**spec.generation, **(settings or {})})
+        self.settings = GenerationSettings.of({**spec.decoding(options), **(settings or {})})
         self.constraint = None if self.mode == "open" else spec.constraint(options, vocabulary)
         self._candidate_tokens = [encode_answer(vocabulary, text) for text in self.candidates or ()]
 
@@ -85,33 +86,50 @@ class Inference:
         if self.mode == "allcand":
             return self._rank(model, batch, n_best)
         predictions = []
-        for row, found in enumerate(self.search(model, batch)):
+        for row, found in enumerate(self._found(model, batch)):
             if not found:
                 raise ConfigError(
                     f"row {batch['id'][row]}: no output ends within max_len_b {self.settings.max_len_b} tokens, "
                     f"{len(self._prefix(batch, row))} of which are the forced prefix; raise max_len_b in eval_args"
                 )
-            decoded = [(self.decode(batch, row, item.tokens), float(item.score)) for item in found[:n_best]]
+            looked_at = found if self.spec.reranks else found[:n_best]
+            decoded = [(self.decode(batch, row, item.tokens), float(item.score)) for item in looked_at]
+            device = str(batch["net_input"]["src_tokens"].device)
+            best = self.spec.rerank(decoded, batch, row, self.options, device)[:n_best]
+            place, output, score = best[0]
             predictions.append(
                 Prediction(
                     id=batch["id"][row],
-                    output=decoded[0][0],
-                    score=decoded[0][1],
+                    output=output,
+                    score=score,
                     reference=batch["references"][row],
-                    tokens=tuple(int(token) for token in found[0].tokens),
-                    n_best=tuple(decoded) if n_best > 1 else (),
+                    tokens=tuple(int(token) for token in found[place].tokens),
+                    n_best=tuple((pair[1], pair[2]) for pair in best) if n_best > 1 else (),
                 )
             )
         return predictions
 
+    def _found(self, model: nn.Module, batch: Mapping[str, Any]) -> list[list[Hypothesis]]:
+        """Hypotheses per row over all rounds of sampling, best first; rounds bound the memory of many samples."""
+        found = self.search(model, batch)
+        if self.settings.sampling:
+            for number in range(1, self.options.sampling_times):
+                more = self.search(model, batch, seed=self.settings.seed + number)
+                found = [sorted(a + b, key=lambda h: -h.score) for a, b in zip(found, more, strict=True)]
+        return found
+
     def search(
-        self, model: nn.Module, batch: Mapping[str, Any], row_keys: Sequence[int] | None = None
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        row_keys: Sequence[int] | None = None,
+        seed: int | None = None,
     ) -> list[list[Hypothesis]]:
         """Return the hypotheses of every row of a collated batch, undecoded (see :func:`generate`)."""
         return generate(
             model,
             batch["net_input"],
-            self.settings,
+            self.settings if seed is None else replace(self.settings, seed=seed),
             constraint=self.constraint,
             prefix_tokens=batch["prefix_tokens"],
             row_keys=row_keys,

@@ -25,6 +25,7 @@ REFERENCE_TASKS = {
     "video_vqa_gen": ("vqa", "video"),
     "refcoco": ("grounding", "image"),
     "snli_ve": ("entailment", "image"),
+    "image_gen": ("image_gen", "image"),
 }
 # option of a recipe -> how evaluation takes it
 OPTIONS = (

@@ -115,7 +115,9 @@ def score_predictions(
         for output, reference, name in zip(predictions, references, ids, strict=True)
     ]
     per_item = {name: np.array([row[name] for row in rows]) for name in metrics}
-    info: dict[str, Any] = {"protocol": "unival", "scale": "0 to 1"}
+    of_all, about = spec.whole_set(predictions, references, options)
+    metrics = {**metrics, **of_all}
+    info: dict[str, Any] = {"protocol": "unival", "scale": "0 to 1", **about}
     if options.protocol == "official" and spec.name == "vqa" and raw_answers is not None:
         metrics, per_item = _official_answers(predictions, raw_answers, metrics, per_item)
         info["protocol"] = "official: vqa_accuracy is the VQA tool's, vqa_score the reference's exact match"

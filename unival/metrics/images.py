@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unival.errors import CheckpointError, ConfigError, DataError
+from unival.errors import CheckpointError, ConfigError, DataError, nearest
 
 Array = npt.NDArray[np.float64]
 
@@ -156,8 +156,10 @@ def extract_features(batches: Iterable[Any], extractor: Callable[[Any], Any]) ->
 class ClipScorer:
     """CLIP features with weights from a file; nothing is downloaded.
 
-    Needs the package open_clip_torch. ``architecture`` is its model name ("ViT-B-32"); ``weights`` the
-    file. ``info`` names architecture, file name and hash, to be stored with the score.
+    Needs the package open_clip_torch. ``architecture`` is its model name ("ViT-B-32"; OpenAI's files need the
+    names that end in "-quickgelu"), or a JSON file of its model configurations. ``weights``: the file, a state
+    dict or OpenAI's TorchScript archive. ``info`` names architecture, file and hash, to be stored with a score.
+    Raises CheckpointError for an absent, unsafe or unsuitable file, ConfigError for an unknown architecture.
     """
 
     def __init__(self, weights: str | Path, architecture: str = "ViT-B-32", device: str = "cpu") -> None:
@@ -168,16 +170,24 @@ class ClipScorer:
         try:
             import open_clip
         except ImportError as error:
-            raise ConfigError("CLIP similarity needs open_clip_torch: pip install open_clip_torch") from error
-        if architecture not in open_clip.list_models():
-            raise ConfigError(f"open_clip has no architecture {architecture!r}")
+            raise ConfigError(
+                "CLIP similarity needs open_clip_torch: pip install 'unival[imagegen]'"
+            ) from error
+        name = _clip_architecture(open_clip, architecture)
         self.model, _, self.preprocess = open_clip.create_model_and_transforms(
-            architecture, pretrained=str(weights), device=device
+            name, pretrained=None, pretrained_text=False, device=device
         )
+        try:
+            self.model.load_state_dict(_clip_state(weights))
+        except RuntimeError as error:
+            lines = " ".join(str(error).split())
+            raise CheckpointError(
+                f"the CLIP weights {weights} do not fit architecture '{architecture}': {lines[:300]}"
+            ) from error
         self.model.eval()
-        self.tokenize = open_clip.get_tokenizer(architecture)
+        self.tokenize = open_clip.get_tokenizer(name)
         self.device = device
-        self.info = {"clip": architecture, "weights": Path(weights).name, "sha256": file_hash(weights)}
+        self.info = {"clip": name, "weights": Path(weights).name, "sha256": file_hash(weights)}
 
     def images(self, images: Iterable[Any]) -> Array:
         """Features (N, D) of PIL images."""
@@ -197,3 +207,47 @@ class ClipScorer:
     def similarity(self, images: Iterable[Any], texts: Iterable[str]) -> Array:
         """Cosine similarity (N,) of paired PIL images and texts."""
         return clip_similarity(self.images(images), self.texts(texts))
+
+
+def _clip_architecture(open_clip: Any, architecture: str) -> str:
+    """The name by which open_clip knows a model; a JSON file is registered under its own name."""
+    name = architecture
+    if architecture.endswith(".json"):
+        if not Path(architecture).is_file():
+            raise ConfigError(f"the CLIP configuration {architecture} does not exist")
+        open_clip.add_model_config(architecture)
+        name = Path(architecture).stem
+    known = open_clip.list_models()
+    if name not in known:
+        raise ConfigError(f"open_clip has no architecture '{architecture}'.{nearest(architecture, known)}")
+    text = open_clip.get_model_config(name).get("text_cfg", {})
+    if "hf_tokenizer_name" in text or "hf_model_name" in text:
+        raise ConfigError(
+            f"open_clip would download the tokenizer of '{architecture}'; choose one with CLIP's own, "
+            "such as ViT-B-16"
+        )
+    return name
+
+
+def _clip_state(path: str | Path) -> dict[str, Any]:
+    """Tensors of a CLIP file, read without running Python code that it may hold."""
+    import torch
+
+    from unival.torchfile import load_torch
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            scripted = any(member.endswith("/constants.pkl") for member in archive.namelist())
+        if scripted:  # OpenAI's files: torch's own reader of these archives knows tensors only
+            state = torch.jit.load(str(path), map_location="cpu").state_dict()
+            about = ("input_resolution", "context_length", "vocab_size")
+            return {key: value for key, value in state.items() if key not in about}
+    if str(path).endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    content = load_torch(path)
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        raise CheckpointError(f"the CLIP weights {path} hold no state dict")
+    return {key.removeprefix("module."): value for key, value in content.items()}

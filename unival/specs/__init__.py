@@ -11,6 +11,7 @@ from unival.specs.base import Field, TaskSpec
 from unival.specs.caption import CaptionSpec
 from unival.specs.entailment import EntailmentSpec
 from unival.specs.grounding import GroundedCaptionSpec, GroundingSpec
+from unival.specs.image_gen import ImageGenSpec
 from unival.specs.infilling import InfillingSpec
 from unival.specs.matching import MatchingSpec
 from unival.specs.negatives import NegativePool
@@ -29,6 +30,7 @@ SPECS: dict[str, type[TaskSpec]] = {
         MatchingSpec,
         VerificationSpec,
         EntailmentSpec,
+        ImageGenSpec,
         PretrainSpec,
         InfillingSpec,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unival.errors import ConfigError, nearest
+from unival.imagegen.options import ImageGenOptions
 from unival.prompts import check_overrides
 
 PROMPT_TYPES = ("none", "src", "prev_output")
@@ -17,7 +18,7 @@ AUDIO_CROPS = ("centre", "start", "rand")
 
 
 @dataclass(frozen=True)
-class SpecOptions:
+class SpecOptions(ImageGenOptions):
     """What a task description may be told. Lengths are in words unless said otherwise, sizes in pixels."""
 
     max_src_length: int = field(
@@ -117,6 +118,7 @@ class SpecOptions:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")

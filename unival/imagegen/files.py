@@ -1,0 +1,40 @@
+"""Pictures on disk, under names that no id or caption can abuse."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ALL, BEST = "all_results", "top1"
+_KEPT, _DIGITS = 48, 10
+
+
+def safe_name(identifier: str) -> str:
+    """A file name of at most 60 characters for any id: readable ASCII, then a hash that tells ids apart."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", identifier)[:_KEPT].strip("_-")
+    digest = hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{plain}-{digest}" if plain else digest
+
+
+def write_pictures(folder: str | Path, identifier: str, pictures: Sequence[Image], best: int) -> str:
+    """Write all pictures of a row and the best one as PNG; returns the best one's path below ``folder``."""
+    name = safe_name(identifier)
+    for place, picture in enumerate(pictures):
+        _write(picture, Path(folder) / ALL / f"{name}_{place}.png")
+    file = Path(BEST) / f"{name}.png"
+    _write(pictures[best], Path(folder) / file)
+    return file.as_posix()
+
+
+def _write(picture: Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    picture.save(part, format="PNG")
+    part.replace(path)
