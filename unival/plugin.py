@@ -10,6 +10,7 @@ import fairseq.models.distributed_fairseq_model
 import fairseq_cli.train
 
 import unival.criterions.caption_scst
+import unival.criterions.clip_scst
 import unival.criterions.grounding_scst
 import unival.criterions.label_smoothed
 import unival.data.dataset
