@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,17 @@ def test_a_failed_run_leaves_the_old_tables(place):
     assert {p: p.read_bytes() for p in place.out.rglob("*") if p.is_file()} == before
 
 
+def test_files_of_an_earlier_run_are_named(place):
+    place.write("dataset_coco.json", KARPATHY)
+    assert place.run("coco", "--shuffles", "3")[0] == 0
+    assert not any("earlier run" in note for note in place.report("coco")["notes"])
+    code, text = place.run("coco", "--shuffles", "2")
+    assert code == 0 and "caption_stage1_train_3.tsv is from an earlier run" in text
+    place.write("dataset_coco.json", {"images": [{**KARPATHY["images"][0], "split": "val"}]})
+    _, text = place.run("coco")
+    assert "caption_stage1_train_1.tsv is from an earlier run" in text and "coco_caption.tsv is from" in text
+
+
 def test_broken_media_of_the_sample_are_named(place):
     place.write("dataset_coco.json", KARPATHY)
     (place.root / "train2014").mkdir()
@@ -170,15 +182,14 @@ def test_a_script_is_the_command(place):
     place.write("dataset_coco.json", KARPATHY)
     command = [sys.executable, ROOT / "scripts/prepare/coco.py", "--annotations", place.official]
     done = subprocess.run([*command, "--out", place.out], capture_output=True, text=True, check=True)
-    assert "caption_data/caption_stage1_train_10.tsv" in done.stdout
+    assert "caption_data/caption_stage1_train_{1..10}.tsv" in done.stdout
     assert (place.out / "caption_data/caption_stage1_train_10.tsv").is_file()
 
 
-def test_finetuning_recipes_find_the_tables_that_are_written():
-    """Every prepared table that a recipe names is one that a corpus writes."""
-    import re
+def written_files() -> set[str]:
+    from unival.prepare.pretrain import MERGES
 
-    written = set()
+    written = {f"pretrain_ours/{name}.tsv" for name in MERGES}
     for name in CORPORA:
         corpus = get_corpus(name)
         for table in corpus.tables:
@@ -186,6 +197,23 @@ def test_finetuning_recipes_find_the_tables_that_are_written():
             written.add(f"{table.name}{ending}.{'jsonl' if table.layout == 'jsonl' else 'tsv'}")
         if corpus.answers:
             written |= {f"{corpus.answers.name}.pkl", f"{corpus.answers.name}.json"}
+    return written
+
+
+def test_recipes_name_tables_that_are_written():
+    """The values of the recipes, not their comments; text-to-image tables are made by ``unival data codes``."""
+    named = {}
+    for folder in ("finetune", "evaluate", "pretrain"):
+        for path in (ROOT / "configs" / folder).glob("*.yaml"):
+            text = "\n".join(line.split(" #")[0] for line in path.read_text(encoding="utf-8").splitlines())
+            for name in re.findall(r"\$\{UNIVAL_DATA\}/ofa/([\w/]+(?:\{1\.\.10\})?\.(?:tsv|pkl|json))", text):
+                named[name] = path.name
+    absent = {name: recipe for name, recipe in named.items() if "image_gen_data" not in name}
+    absent = {name: recipe for name, recipe in absent.items() if name not in written_files()}
+    assert len(named) > 25 and not absent, absent
+
+
+def test_documented_files_are_written():
     documented = (ROOT / "docs/preparing-data.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:\w+_data)/[\w/]+(?:\{1\.\.10\})?\.(?:tsv|pkl))`", documented))
-    assert len(named) > 20 and named <= written, named - written
+    assert len(named) > 20 and named <= written_files(), named - written_files()

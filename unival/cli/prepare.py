@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from unival.errors import ConfigError
@@ -135,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
                 max_answers=values.get("max-answers"),
                 exclude=tuple(values.get("exclude", ())),
             ),
+            progress=lambda count: print(f"{count} records", file=sys.stderr, flush=True),
         )
     for line in report.lines():
         print(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,20 @@ class Settings:
     exclude: tuple[str, ...] = ()
 
 
-def prepare(corpus: Corpus, settings: Settings) -> Report:
+def prepare(corpus: Corpus, settings: Settings, progress: Callable[[int], None] | None = None) -> Report:
     """Write all tables of ``corpus`` and its report; nothing is written when anything fails.
+
+    ``progress`` is called with the number of records written so far, every 100,000 records.
 
     Raises DataError (file, key) for official files that are absent or not what they should be, ConfigError for
     settings that cannot work.
     """
-    return _Run(corpus, settings).run()
+    return _Run(corpus, settings, progress).run()
 
 
 class _Run:
-    def __init__(self, corpus: Corpus, settings: Settings) -> None:
+    def __init__(self, corpus: Corpus, settings: Settings, progress: Callable[[int], None] | None) -> None:
+        self.progress = progress
         if settings.embed and corpus.modality != "image":
             raise ConfigError(
                 f"--base64 is for images; {corpus.title} has {corpus.modality} files, kept as paths"
@@ -168,7 +171,9 @@ class _Run:
         references: dict[str, list[Record]] = {split: [] for _, split in self.corpus.references}
         bare: dict[str, list[str]] = {t.name: [] for t in self.corpus.tables if t.layout == "jsonl"}
         taken = {split for table in self.corpus.tables for split in table.splits}
-        for record in self._records():
+        for number, record in enumerate(self._records(), 1):
+            if self.progress is not None and number % 100_000 == 0:
+                self.progress(number)
             self.report.records[record.split] += 1
             if record.split not in taken:
                 continue
@@ -247,11 +252,16 @@ class _Run:
 
     def _finish(self, output: Output, writers: Mapping[Table, TableWriter]) -> None:
         for table, writer in writers.items():
-            places = writer.close()
-            for place in places:
-                self.report.tables[place.relative_to(self.settings.out).as_posix()] = len(writer)
-            if not places:
+            writer.close()
+            self.report.notes += [
+                f"{place.relative_to(self.settings.out)} is from an earlier run and no longer true; delete it"
+                for place in writer.stale()
+            ]
+            if not len(writer):
                 self.report.notes.append(f"{table.name}: no rows, not written")
+                continue
+            numbers = f"_{{1..{writer.shuffles}}}" if writer.shuffles else ""
+            self.report.tables[f"{table.name}{numbers}.tsv"] = len(writer)
         if not any(len(writer) for writer in writers.values()):
             reasons = "; ".join(f"{why}: {n}" for (_, why), n in self.report.dropped.most_common(3))
             raise DataError(

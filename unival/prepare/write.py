@@ -79,23 +79,27 @@ class TableWriter:
         size = self._file.write("\t".join(row).encode("utf-8") + b"\n")
         self._offsets.append(self._offsets[-1] + size)
 
-    def close(self) -> list[Path]:
-        """Finish the table; returns the files it becomes, none for a table without rows."""
+    def close(self) -> None:
+        """Finish the table; one without rows is not written."""
         self._file.close()
         if not len(self):
             self.output.forget(self.place)
-            return []
+        elif self.shuffles:
+            offsets = np.frombuffer(self._offsets, dtype=np.int64)
+            for number in range(1, self.shuffles + 1):
+                order = rng_for(self.seed, number, 0, f"shuffle {self.place.stem}").permutation(len(self))
+                permuted([(self._path, offsets)], order, self.output.new(self._numbered(number)))
+            self._path.unlink()
+
+    def stale(self) -> list[Path]:
+        """Return files of an earlier run that this table should have replaced and does not."""
         if not self.shuffles:
-            return [self.place]
-        places = []
-        offsets = np.frombuffer(self._offsets, dtype=np.int64)
-        for number in range(1, self.shuffles + 1):
-            place = self.place.with_name(f"{self.place.stem}_{number}{self.place.suffix}")
-            order = rng_for(self.seed, number, 0, f"shuffle {self.place.stem}").permutation(len(self))
-            permuted([(self._path, offsets)], order, self.output.new(place))
-            places.append(place)
-        self._path.unlink()
-        return places
+            return [self.place] if not len(self) and self.place.exists() else []
+        first = self.shuffles + 1 if len(self) else 1
+        return [place for n in range(first, 100) if (place := self._numbered(n)).exists()]
+
+    def _numbered(self, number: int) -> Path:
+        return self.place.with_name(f"{self.place.stem}_{number}{self.place.suffix}")
 
     def discard(self) -> None:
         self._file.close()
