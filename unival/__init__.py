@@ -28,5 +28,5 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_LAZY[name]), name)
 
 
-if "fairseq" in sys.modules:  # fairseq imports us as its --user-dir
+if sys.modules.get("fairseq") is not None:  # fairseq imports us as its --user-dir
     from unival import plugin as plugin

@@ -109,7 +109,9 @@ class Call:
         from unival.tables.row import Row
 
         options = decoder.options
-        values = {decoder.spec.modality: str(self.places[row]), "id": str(row), **self.texts[row]}
+        values = {"id": str(row), **self.texts[row]}
+        if self.inputs.given:
+            values[decoder.spec.modality] = str(self.places[row])
         rng = rng_for(options.seed, 0, row, EVALUATION) if options.random_evaluation else None
         with self.inputs.at(row):
             made = decoder.spec.examples(

@@ -193,6 +193,7 @@ def load_folder(folder: str | Path) -> tuple[UnIVAL, Vocabulary, dict[str, Any]]
     from safetensors.torch import load_file
 
     from unival.modeling.build import build_from_config
+    from unival.modeling.undrawn import Undrawn
     from unival.vocabulary import Vocabulary
 
     folder = Path(folder)
@@ -210,7 +211,8 @@ def load_folder(folder: str | Path) -> tuple[UnIVAL, Vocabulary, dict[str, Any]]
     vocabulary = Vocabulary.load(folder)
     if vocabulary.fingerprint() != meta.get("vocabulary"):
         raise CheckpointError(f"the vocabulary in '{folder}' is not the one the model was saved with")
-    model = build_from_config(config)
+    with Undrawn():
+        model = build_from_config(config)
     load_into(model, state)
     return model.eval(), vocabulary, meta
 
@@ -270,6 +272,7 @@ def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabul
     released files, which carry none. Raises CheckpointError.
     """
     from unival.modeling.build import build_from_config
+    from unival.modeling.undrawn import Undrawn
     from unival.vocabulary import Vocabulary as _Vocabulary
 
     path = Path(path)
@@ -298,7 +301,8 @@ def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabul
         raise CheckpointError(
             f"'{path}' has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}; give the file's own"
         )
-    model = build_from_config(config)
+    with Undrawn():
+        model = build_from_config(config)
     report = load_into(model, state, allow_unexpected=HEADS)
     meta = {
         "report": str(report),
@@ -307,8 +311,11 @@ def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabul
         "size": size_of(config),
         "ignored": ignored_paths(file),
     }
-    if "lineage" in file.task_state.get("unival", {}):
-        meta["lineage"] = file.task_state["unival"]["lineage"]
+    ours = file.task_state.get("unival", {})
+    if "lineage" in ours:
+        meta["lineage"] = ours["lineage"]
+    if file.ema is None:
+        kind = ours.get("weights", kind)  # an exported file holds one set of weights and says which
     trained = trained_for(file, family)
     return Loaded(
         model.eval(),
@@ -319,5 +326,5 @@ def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabul
         trained.options,
         meta,
         trained.decoding,
-        family,
+        ours.get("family", family),
     )

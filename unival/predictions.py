@@ -76,3 +76,19 @@ class Encoding:
     @property
     def pooled(self) -> Tensor:
         return self.states.mean(0)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Generated images of one text, best first, RGB, and their image codes in row-major order.
+
+    similarity: cosine of the best one and the text, None without a CLIP.
+    """
+
+    images: tuple[Image.Image, ...]
+    codes: tuple[list[int], ...] = field(repr=False)
+    similarity: float | None
+
+    @property
+    def image(self) -> Image.Image:
+        return self.images[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from unival.calls import Call, ahead
 from unival.checkpoint import Loaded, load_checkpoint, vocabulary_for
 from unival.errors import ConfigError, nearest
-from unival.predictions import Encoding, Result
+from unival.predictions import Drawing, Encoding, Result
 
 if TYPE_CHECKING:
-    from unival.inference import Inference
+    from unival.inference import Inference, Prediction
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 LISTS = ("answers", "ans2label_dict", "ans2label_file")  # the options that name a closed list
@@ -190,6 +191,31 @@ class Predictor:
             raise ConfigError("encode needs media, a text, or both")
         return self._encode(media, text, modality)
 
+    def draw(
+        self, text: str | list[str], n_best: int = 1, vqgan: str | Path | None = None, **decoding: Any
+    ) -> Drawing | list[Drawing]:
+        """Generate an image for a text: ``beam`` samples, of which the best ``n_best`` are returned, judged by
+        CLIP when ``clip_model_path`` was given to :func:`load`, else by probability.
+
+        vqgan: weights that turn image codes into pixels, unless ``vqgan_model_path`` was given to
+        :func:`load`; ConfigError without either.
+        """
+        from unival.imagegen.grid import read_grids
+        from unival.imagegen.scorer import ImageScorer
+
+        chosen: dict[str, Any] = {"code_image_size": self.loaded.model.config.transformer.code_image_size}
+        if vqgan is not None:
+            chosen["vqgan_model_path"] = str(vqgan)
+        call = Call(None, {"text": text})
+        everything = {"image": list(range(len(call)))}
+        drawings: list[Any] = [None] * len(call)
+        scorer = ImageScorer.of(replace(self.options, **chosen), self.device)
+        for row, _, _, found in self._decoded(call, everything, "image_gen", None, chosen, decoding, n_best):
+            outputs = [output for output, _ in found.n_best or ((found.output, found.score),)]
+            grids = read_grids([output["codes"] for output in outputs], chosen["code_image_size"])
+            drawings[row] = Drawing(tuple(scorer.render(grids)), tuple(grids), outputs[0].get("similarity"))
+        return drawings if call.several else drawings[0]
+
     # one path for all tasks
 
     def _predict(
@@ -203,19 +229,36 @@ class Predictor:
         chosen: dict[str, Any] | None = None,
         decoding: dict[str, Any] | None = None,
     ) -> Results:
-        if n_best < 1:
-            raise ConfigError(f"n_best is {n_best}: at least 1 is needed")
         call = Call(media, texts)
         results: list[Any] = [None] * len(call)
-        for kind, places in call.groups(task, modality, self.modalities).items():
-            decoder = self._decoder(task, kind, mode, chosen or {}, decoding or {}, n_best)
-            closed = decoder.candidates if decoder.mode == "allcand" else None
+        groups = call.groups(task, modality, self.modalities)
+        for row, kind, decoder, found in self._decoded(
+            call, groups, task, mode, chosen or {}, decoding or {}, n_best
+        ):
+            results[row] = _result(found, kind, call.medium(row), n_best, decoder.mode == "allcand")
+        return results if call.several else results[0]
+
+    def _decoded(
+        self,
+        call: Call,
+        groups: dict[str, list[int]],
+        task: str,
+        mode: str | None,
+        chosen: dict[str, Any],
+        decoding: dict[str, Any],
+        n_best: int,
+    ) -> Iterator[tuple[int, str, Inference, Prediction]]:
+        """Yield (row, modality, decoder, prediction) of every row, batch after batch."""
+        if n_best < 1:
+            raise ConfigError(f"n_best is {n_best}: at least 1 is needed")
+        for kind, places in groups.items():
+            decoder = self._decoder(task, kind, mode, chosen, decoding, n_best)
+            scored = len(decoder.candidates or ()) if decoder.mode == "allcand" else 0
             prepare = partial(call.batch, decoder)
             for rows, batch in ahead(prepare, call.batches(places, self.batch_size)):
-                found = decoder(self.model, self._moved(batch), max(n_best, len(closed or ())))
+                found = decoder(self.model, self._moved(batch), max(n_best, scored))
                 for row, prediction in zip(rows, found, strict=True):
-                    results[row] = _result(prediction, kind, call.medium(row), n_best, closed is not None)
-        return results if call.several else results[0]
+                    yield row, kind, decoder, prediction
 
     def _encode(self, media: Any, text: Any, modality: str | None) -> Encoding | list[Encoding]:
         import torch
