@@ -1,75 +1,138 @@
-"""Every recipe resolves into arguments that the engine accepts; every run script says what it would run."""
+"""Every recipe resolves into arguments that its program accepts; every run script says what it would run."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
+from recipe_lists import CONFIGS, MERGES, ROOT, TRAINING, content
 
 from unival.config import PARTS, ModelConfig
 from unival.options import from_namespace, given
 from unival.recipe import load_recipe, to_arguments
 from unival.specs import SpecOptions
 
-ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("fairseq")
+SCRIPTS = sorted(
+    p.relative_to(ROOT).as_posix() for p in (ROOT / "run_scripts").glob("*/*.sh") if p.parent.name != "merge"
+)
 
 
-def recipes() -> list[str]:
-    """Files below configs/ that name a task: the others are only extended."""
-    return sorted(
-        p.relative_to(ROOT).as_posix()
-        for p in (ROOT / "configs").rglob("*.yaml")
-        if "evaluate" not in p.parts
-    )
-
-
-def scripts() -> list[str]:
-    return sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "run_scripts").glob("*/*.sh"))
-
-
-@pytest.mark.parametrize("path", recipes())
-def test_recipe_is_accepted(path, tmp_path, monkeypatch):
-    from unival.tasks.options import TaskOptions
-    from unival.train import known_options, parse
-
+@pytest.fixture(autouse=True)
+def roots(tmp_path, monkeypatch):
     for name in ("DATA", "OUT", "WEIGHTS"):
         monkeypatch.setenv(f"UNIVAL_{name}", str(tmp_path / name.lower()))
-    recipe = load_recipe(ROOT / path)
-    if not (recipe.data or recipe.mixture):
-        pytest.skip("only extended by other recipes")
-    args = parse(to_arguments(recipe, known_options(recipe.choices)))
+    for name, value in {"SEED": "1", "FIRST": "caption", "SECOND": "vqa"}.items():
+        monkeypatch.setenv(name, value)  # what recipes of merges leave open
+
+
+@cache
+def flags(choices: tuple[tuple[str, str], ...]) -> set[str]:
+    from unival.train import known_options
+
+    return known_options(dict(choices))
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_recipe_is_accepted(name, tmp_path):
+    from unival.tasks.options import TaskOptions
+    from unival.train import parse
+
+    recipe = load_recipe(CONFIGS / name)
+    args = parse(to_arguments(recipe, flags(tuple(recipe.choices.items()))))
     assert args.task == recipe.choices["task"] and args.arch == recipe.choices["arch"]
     assert Path(args.save_dir).is_relative_to(tmp_path), "outputs go below UNIVAL_OUT"
     assert args.max_update or args.max_epoch, "a run has an end"
     from_namespace(args, TaskOptions)
     from_namespace(args, SpecOptions)  # names of prompts, ranges of values
     options = {name: value for part in PARTS.values() for name, value in given(args, part).items()}
-    ModelConfig.from_options(args.arch, 1000, **options)
+    ModelConfig.from_options(args.arch, 59457, **options)
     for name, value in recipe.options.items():
-        assert hasattr(args, name.replace("-", "_")), name
+        if value is not None:
+            assert hasattr(args, name.replace("-", "_")), name
         if isinstance(value, bool) and value:
             assert getattr(args, name) is True, name
 
 
-@pytest.mark.parametrize("path", scripts())
+def test_no_two_recipes_write_into_one_folder():
+    folders: dict[str, str] = {}
+    for name in TRAINING:
+        folder = str(load_recipe(CONFIGS / name).options["save_dir"])
+        assert folder not in folders, (name, folders[folder])
+        folders[folder] = name
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_merge_recipe_is_read(name):
+    from unival.merge.chain import ChainRecipe, steps
+    from unival.merge.recipe import MergeRecipe, read_document
+    from unival.merge.sweep import SweepRecipe
+
+    keys = content(CONFIGS / name)
+    if "tasks" in keys:
+        assert steps(read_document(CONFIGS / name, ChainRecipe))
+        for task in keys["tasks"].values():
+            assert (ROOT / (task if isinstance(task, str) else task["recipe"])).is_file(), task
+    else:
+        read_document(CONFIGS / name, SweepRecipe if {"grid", "evaluations"} & set(keys) else MergeRecipe)
+
+
+def dry_run(path: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "DRY_RUN": "1", "GPUS": "1"}
+    command = ["bash", str(ROOT / path), *words]
+    return subprocess.run(command, env=env, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
 def test_run_script_says_what_it_would_run(path, tmp_path):
-    env = {**os.environ, "DRY_RUN": "1", "GPUS": "1", "UNIVAL_OUT": str(tmp_path)}
-    done = subprocess.run(
-        ["bash", ROOT / path, "CHECKPOINT", "TABLE"], env=env, capture_output=True, text=True, cwd=tmp_path
+    from unival.cli import VERBS
+    from unival.cli.evaluate import parse
+
+    words = ["b"] if path.endswith("ablation.sh") else []
+    words = ["CHECKPOINT", "TABLE"][: 1 + path.endswith("/evaluate.sh")] if "evaluate/" in path else words
+    done = dry_run(path, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    commands = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert commands
+    for command in commands:
+        assert command[1:3] == ["-m", "unival"] and command[3] in VERBS, command
+        for word in command:
+            if "configs/" in word:
+                assert (ROOT / word[word.index("configs/") :]).is_file(), word
+        if command[3] == "evaluate":
+            parse(command[4:])
+        if command[3] == "train":
+            name = command[4].removeprefix("configs/")
+            assert name in TRAINING, "run by the tests of recipes"
+    assert len((ROOT / path).read_text().splitlines()) <= 12
+
+
+def test_merge_script_lists_the_chain(tmp_path):
+    done = dry_run(
+        "run_scripts/merge/merge.sh", "chain", "configs/merge/ratatouille.yaml", "--list", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "-m unival" in done.stdout
-    for word in done.stdout.split():
-        if word.startswith("configs/"):
-            assert (ROOT / word).is_file(), word
-    assert len((ROOT / path).read_text().splitlines()) <= 12 and os.access(ROOT / path, os.R_OK)
+    trainings = [line for line in done.stdout.splitlines() if "configs/finetune/" in line]
+    assert len(trainings) == 4 + 4 + 12
+    slurm = subprocess.run(["bash", "-n", str(ROOT / "run_scripts/merge/chain_slurm.sh")], check=False)
+    assert slurm.returncode == 0
+
+
+def test_every_recipe_of_the_paper_has_a_script():
+    started = {word for path in SCRIPTS for word in (ROOT / path).read_text().split() if "configs/" in word}
+    for folder in ("pretrain", "finetune", "linear", "scst", "evaluate"):
+        for recipe in (CONFIGS / folder).glob("*.yaml"):
+            if recipe.stem.startswith("base") or "domain" in recipe.stem:  # domains: one script for all
+                continue
+            assert f"configs/{folder}/{recipe.name}" in started, recipe
 
 
 def test_no_path_of_a_machine():
-    for path in [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "run_scripts").rglob("*.sh")]:
+    for path in [*CONFIGS.rglob("*.yaml"), *(ROOT / "run_scripts").rglob("*.sh")]:
         for line in path.read_text().splitlines():
             text = line.split("#!")[0]
             assert not any(
