@@ -85,6 +85,8 @@ def test_lists_that_do_not_fit(place, raises_data_error):
     place.write("train.json", {"v": {"timestamps": [[0, 1]], "sentences": []}})
     place.write("val_2.json", {})
     assert "1 timestamps, 0 sentences" in raises_data_error("activitynet")
+    place.write("train.json", {"v": {"timestamps": [[0, None]], "sentences": ["a"]}})
+    assert "expected a time in seconds, found None" in raises_data_error("activitynet")
     place.write("snli_ve_train.jsonl", "{}\n{broken\n")
     assert "line 1" in raises_data_error("snli_ve")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unival.prepare.official import Sources
+from unival.prepare.official import Sources, seconds
 from unival.prepare.records import Corpus, Record, Source, Table
 
 _CAPTIONS = "audio_data/caption_data"
@@ -22,6 +22,7 @@ def _audiocaps(sources: Sources) -> Iterator[Record]:
             clip = clips.setdefault((row["youtube_id"], row["start_time"]), [])
             clip.append((row["audiocap_id"], row["caption"]))
         for (youtube, start), captions in clips.items():
+            begin = seconds(start, sources.paths[split], f"clip {captions[0][0]}")
             yield Record(
                 id=captions[0][0],
                 split=split,
@@ -31,18 +32,11 @@ def _audiocaps(sources: Sources) -> Iterator[Record]:
                     "start": start,
                     "split": split,
                     "id": captions[0][0],
-                    "clip": (youtube, start, str(_seconds(start) + _CLIP)),
+                    "clip": (youtube, begin, begin + _CLIP),
                 },
                 captions=tuple(text for _, text in captions),
                 caption_ids=tuple(name for name, _ in captions),
             )
-
-
-def _seconds(start: str) -> float:
-    try:
-        return float(start)
-    except ValueError:
-        return 0.0
 
 
 def _clotho(sources: Sources) -> Iterator[Record]:

@@ -6,14 +6,16 @@ import csv
 import json
 import pickle
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unival.errors import DataError, nearest
 from unival.metrics.cider import _PlainUnpickler
 from unival.prepare.records import Corpus
+
+T = TypeVar("T")
 
 
 class Official:
@@ -84,6 +86,7 @@ class Sources:
         self.options = {o.name: o.default for o in corpus.options} | dict(options or {})
         # records are read twice; of a corpus's many files the last few are kept
         self._json, self._pickle = lru_cache(maxsize=4)(_read_json), lru_cache(maxsize=2)(_read_pickle)
+        self._made: dict[str, Any] = {}
         self.paths: dict[str, Path] = {}
         self.absent: list[str] = []
         for source in corpus.sources:
@@ -106,9 +109,15 @@ class Sources:
     def __contains__(self, name: str) -> bool:
         return name in self.paths
 
-    def json(self, name: str) -> Official:
-        """Read a JSON file."""
-        return self._json(self.paths[name])
+    def json(self, name: str, keep: bool = True) -> Official:
+        """Read a JSON file; without ``keep`` it is not remembered for the second reading."""
+        return (self._json if keep else _read_json)(self.paths[name])
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return what ``make`` made of a file in the first reading, where that is smaller than the file."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def jsonl(self, name: str) -> Iterator[tuple[Official, Any, str]]:
         """Yield (file, object, "line N") of a file with one JSON object per line."""
@@ -157,6 +166,14 @@ class Sources:
     def pickle(self, name: str) -> Official:
         """Read a pickle of plain containers, also from Python 2; any class in it is refused, nothing is run."""
         return self._pickle(self.paths[name])
+
+
+def seconds(value: Any, path: Path, where: str) -> float:
+    """Return a time of an annotation; DataError when it is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: expected a time in seconds, found {value!r}", path=str(path)) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from unival.errors import ConfigError, DataError
 from unival.prepare.answers import closed_list, list_files
 from unival.prepare.media import MISSING, MediaFiles, decode_sample, media_ids
 from unival.prepare.official import Sources
-from unival.prepare.records import Corpus, Record, Table
+from unival.prepare.records import AnswerList, Corpus, Record, Table
 from unival.prepare.report import Report
 from unival.prepare.rows import Cleaner, Dropped, coco_annotations, rows_of
 from unival.prepare.write import Output, TableWriter
@@ -84,7 +84,8 @@ class _Run:
         self.held_out: frozenset[str] = frozenset()
         self.closed: frozenset[str] | None = None
         self.sample: list[str] = []
-        self.clips: dict[str, dict[str, Any]] = {}
+        self.lines: dict[str, dict[str, None]] = {}
+        self.references: dict[str, list[Record]] = {split: [] for _, split in corpus.references}
         self._seen = 0
 
     def run(self) -> Report:
@@ -112,26 +113,23 @@ class _Run:
 
     def _look(self, output: Output) -> None:
         """First reading: which media are in which split, which answers are frequent."""
+        rule, counts = self.corpus.answers, Counter[str]()
         for record in self._records():
-            rank = _rank(record.split)
-            self.ranks[record.media_id] = max(rank, self.ranks.get(record.media_id, 0))
-        self._hold_out()
-        rule = self.corpus.answers
-        if rule is None:
-            return
-        rule = replace(
-            rule,
-            min_count=_given(self.settings.min_answer_count, rule.min_count),
-            max_answers=_given(self.settings.max_answers, rule.max_answers),
-        )
-        counts: Counter[str] = Counter()
-        for record in self._records():
-            if record.split in rule.splits and record.answers:
+            self.ranks[record.media_id] = max(_rank(record.split), self.ranks.get(record.media_id, 0))
+            if rule is not None and record.split in rule.splits and record.answers:
                 counts[max(record.answers, key=record.answers.__getitem__)] += 1
-        answers = closed_list(counts, rule)
+        self._hold_out()
+        if rule is not None:
+            self._close(rule, counts, output)
+
+    def _close(self, rule: AnswerList, counts: Counter[str], output: Output) -> None:
+        """Write the closed list of answers."""
+        least = _given(self.settings.min_answer_count, rule.min_count)
+        most = _given(self.settings.max_answers, rule.max_answers)
+        answers = closed_list(counts, replace(rule, min_count=least, max_answers=most))
         if not answers:
             raise DataError(
-                f"no answer is the best of {rule.min_count} questions; lower --min-answer-count",
+                f"no answer is the best of {least} questions; lower --min-answer-count",
                 path=str(self.settings.annotations),
             )
         self.closed = frozenset(answers)
@@ -167,9 +165,8 @@ class _Run:
         )
 
     def _write(self, output: Output, writers: Mapping[Table, TableWriter]) -> None:
+        """Second reading: rows into their tables."""
         media: dict[str, set[str]] = {}
-        references: dict[str, list[Record]] = {split: [] for _, split in self.corpus.references}
-        bare: dict[str, list[str]] = {t.name: [] for t in self.corpus.tables if t.layout == "jsonl"}
         taken = {split for table in self.corpus.tables for split in table.splits}
         for number, record in enumerate(self._records(), 1):
             if self.progress is not None and number % 100_000 == 0:
@@ -178,7 +175,9 @@ class _Run:
             if record.split not in taken:
                 continue
             if "clip" in record.media:
-                self._take_clip(record)
+                source, start, end = record.media["clip"]
+                clip = {"source": source, "start": start, "end": end, "target": self.media.name(record.media)}
+                self.lines.setdefault(self.corpus.segments, {})[_line(clip)] = None
             if not self.corpus.numbered:
                 media.setdefault(record.split, set()).add(record.media_id)
             try:
@@ -188,39 +187,24 @@ class _Run:
                 self._drop(record, str(error))
                 continue
             self._take_sample(reference)
-            if record.split in references:
-                references[record.split].append(record)
+            if record.split in self.references:
+                self.references[record.split].append(record)
             for table in self.corpus.tables:
                 if record.split not in table.splits or (table.group and table.group != record.group):
                     continue
                 if table.layout == "jsonl":
-                    line = {"id": record.id, self.corpus.modality: reference}
-                    bare[table.name].append(json.dumps(line, ensure_ascii=False))
+                    bare = {"id": record.id, self.corpus.modality: reference}
+                    self.lines.setdefault(f"{table.name}.jsonl", {})[_line(bare)] = None
                 else:
                     self._add(writers[table], record, table, reference)
         self.report.media = {split: len(ids) for split, ids in media.items()}
-        if self.clips:
-            lines = [
-                json.dumps({**clip, "target": name}, ensure_ascii=False) for name, clip in self.clips.items()
-            ]
-            output.text(self.settings.out / self.corpus.segments, "".join(f"{line}\n" for line in lines))
-            self.report.tables[self.corpus.segments] = len(lines)
-        for name, lines in bare.items():
-            if lines:
-                output.text(self.settings.out / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
-                self.report.tables[f"{name}.jsonl"] = len(lines)
+        for name, lines in self.lines.items():
+            output.text(self.settings.out / name, "".join(lines))
+            self.report.tables[name] = len(lines)
         for name, split in self.corpus.references:
-            if references[split]:
-                output.text(self.settings.out / name, coco_annotations(references[split], self.clean))
-                self.report.tables[name] = len(references[split])
-
-    def _take_clip(self, record: Record) -> None:
-        source, start, end = record.media["clip"]
-        self.clips[self.media.name(record.media)] = {
-            "source": source,
-            "start": float(start),
-            "end": float(end),
-        }
+            if self.references[split]:
+                output.text(self.settings.out / name, coco_annotations(self.references[split], self.clean))
+                self.report.tables[name] = len(self.references[split])
 
     def _check(self, record: Record) -> None:
         if _rank(record.split) < self.ranks.get(record.media_id, 0):
@@ -282,6 +266,10 @@ class _Run:
                 sorted(set(self.sample)), self.corpus.modality, self.settings.base
             )
         output.text(self.settings.out / "reports" / f"{self.corpus.name}.json", self.report.to_json())
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def _rank(split: str) -> int:

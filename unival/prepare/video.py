@@ -7,7 +7,7 @@ from functools import partial
 
 from unival.errors import DataError
 from unival.prepare.coco import captions_by
-from unival.prepare.official import Sources
+from unival.prepare.official import Sources, seconds
 from unival.prepare.records import AnswerList, Corpus, Option, Record, Source, Table
 
 _CAPTIONS, _QA = "video_data/caption_data", "video_data/vqa_data"
@@ -158,11 +158,17 @@ def _activitynet(sources: Sources) -> Iterator[Record]:
                     f"{name}: {len(times)} timestamps, {len(sentences)} sentences", path=str(file.path)
                 )
             for number, (time, sentence) in enumerate(zip(times, sentences, strict=True)):
+                if not isinstance(time, list) or len(time) != 2:
+                    raise DataError(f"{name}: a timestamp is {time!r}, not [start, end]", path=str(file.path))
                 yield Record(
                     id=f"{name}_{number}",
                     split=split,
                     media_id=name,
-                    media={"id": name, "segment": number, "clip": (name, time[0], time[1])},
+                    media={
+                        "id": name,
+                        "segment": number,
+                        "clip": (name, *(seconds(t, file.path, name) for t in time)),
+                    },
                     captions=(str(sentence),),
                     caption_ids=(f"{name}_{number}",),
                 )

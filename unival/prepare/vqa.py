@@ -17,15 +17,10 @@ from unival.seeding import rng_for
 
 def _official(sources: Sources, part: str, coco: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield (fields of a Record without its split, image id) of one part in the official VQA format."""
-    weights = sources.options["answer-weights"]
     questions = sources.json(f"{part}-questions")
     answers: dict[str, dict[str, float]] = {}
     if f"{part}-annotations" in sources:
-        file = sources.json(f"{part}-annotations")
-        for number, entry in enumerate(file.need(file.content, "annotations", list)):
-            where = f"annotation {number}"
-            humans = [file.text(a, "answer", where) for a in file.need(entry, "answers", list, where)]
-            answers[file.text(entry, "question_id", where)] = confidences(humans, weights)
+        answers = sources.once(f"{part}-answers", lambda: _answers(sources, f"{part}-annotations"))
     for number, entry in enumerate(questions.need(questions.content, "questions", list)):
         where = f"question {number}"
         image = questions.text(entry, "image_id", where)
@@ -47,6 +42,17 @@ def _official(sources: Sources, part: str, coco: str) -> Iterator[tuple[dict[str
             },
             image,
         )
+
+
+def _answers(sources: Sources, name: str) -> dict[str, dict[str, float]]:
+    """Return question id -> answer -> confidence."""
+    weights, file = sources.options["answer-weights"], sources.json(name, keep=False)
+    answers = {}
+    for number, entry in enumerate(file.need(file.content, "annotations", list)):
+        where = f"annotation {number}"
+        humans = [file.text(a, "answer", where) for a in file.need(entry, "answers", list, where)]
+        answers[file.text(entry, "question_id", where)] = confidences(humans, weights)
+    return answers
 
 
 def _vqa(sources: Sources) -> Iterator[Record]:
