@@ -182,6 +182,8 @@ def test_recipes_that_ship(monkeypatch):
 
     root = Path(__file__).resolve().parents[2]
     monkeypatch.chdir(root)
+    for name, value in (("SEED", "1"), ("FIRST", "caption"), ("SECOND", "vqa")):
+        monkeypatch.setenv(name, value)
     files = sorted([*root.glob("configs/merge/*.yaml"), *root.glob("configs/tiny/merge*.yaml")])
     assert len(files) >= 8
     for file in files:

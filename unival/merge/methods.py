@@ -144,10 +144,9 @@ def _trimmed(delta: Tensor, density: float) -> Tensor:
     keep = max(1, int(density * delta.numel()))
     if keep >= delta.numel():
         return delta
-    chosen = delta.abs().flatten().topk(keep, sorted=False).indices
-    mask = torch.zeros(delta.numel(), dtype=torch.bool)
-    mask[chosen] = True
-    return delta.mul_(mask.view_as(delta))
+    size = delta.abs()
+    least = size.flatten().kthvalue(delta.numel() - keep + 1).values
+    return delta.mul_(size >= least)
 
 
 def _dropped(weight: Weight) -> Iterator[tuple[float, Tensor]]:
