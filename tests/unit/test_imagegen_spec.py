@@ -166,7 +166,7 @@ def test_the_most_similar_picture_wins_and_is_kept(tmp_path):
         assert [output["similarity"] for output in outputs] == pytest.approx(similarity, abs=1e-6)
         assert prediction.score == pytest.approx(max(similarity)) and similarity.argmax() == 0
         assert SPEC.decode(prediction.tokens, None, VOCABULARY)["codes"] == prediction.output["codes"]
-        kept = Image.open(tmp_path / "drawn/x" / prediction.output["file"])
+        kept = Image.open(prediction.output["file"])
         assert np.array_equal(np.asarray(kept), np.asarray(pictures[0]))
         every = sorted((tmp_path / "drawn/x/all_results").glob(f"{safe_name(name)}_*.png"))
         assert len(every) == 4

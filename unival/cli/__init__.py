@@ -14,6 +14,7 @@ from unival.errors import UnivalError, nearest
 VERBS = {
     "train": ("unival.cli.train", "train from a YAML recipe"),
     "evaluate": ("unival.cli.evaluate", "predict a table and score it"),
+    "predict": ("unival.cli.predict", "answer for a table, files or folders"),
     "score": ("unival.cli.score", "score saved predictions"),
     "compare": ("unival.cli.compare", "test whether two evaluations differ beyond chance"),
     "reproduce": ("unival.cli.reproduce", "evaluate a released checkpoint against its published score"),
@@ -27,6 +28,7 @@ VERBS = {
 }
 DATA_VERBS = {
     "sample": ("unival.cli.sample", "render the sample world"),
+    "clip": ("unival.cli.clip", "train a small CLIP on pictures and captions"),
     "codebook": ("unival.cli.codebook", "train a VQGAN on pictures"),
     "codes": ("unival.cli.codes", "turn pictures into image codes"),
     "vocabulary": ("unival.cli.vocabulary", "train a vocabulary or install the released one"),

@@ -23,11 +23,14 @@ class Item:
     raw_answers: list[Any] | None = None
 
 
-def gather(spec: TaskSpec, table: Table, options: SpecOptions, limit: int | None = None) -> list[Item]:
+def gather(
+    spec: TaskSpec, table: Table, options: SpecOptions, limit: int | None = None, targets: bool = True
+) -> list[Item]:
     """Return the first ``limit`` items of a table, in the order of their first rows.
 
     Where a task joins ids, rows with one id are one item with all their references; otherwise each row is
-    one. Every target is read, so that a bad one shows before anything is predicted. Raises DataError.
+    one. Every target is read, so that a bad one shows before anything is predicted; without ``targets`` none
+    is. Raises DataError.
     """
     groups: dict[Any, list[int]] = {}
     references: dict[Any, Any] = {}
@@ -40,7 +43,7 @@ def gather(spec: TaskSpec, table: Table, options: SpecOptions, limit: int | None
             if not spec.joins_ids:
                 break
             continue  # later rows may still belong to the first items
-        reference = spec.reference(row, options)
+        reference = spec.reference(row, options) if targets else None
         if key in groups and reference is not None:
             known = references[key] or []
             references[key] = known + [text for text in reference if text not in known]
@@ -68,4 +71,7 @@ def shown(spec: TaskSpec, table: Table, item: Item, record: dict[str, Any]) -> d
             break
     if isinstance(record["prediction"], list) or spec.name == "grounding":
         entry["box"], entry["true_box"] = record["prediction"], item.reference
+    if isinstance(drawn := record["prediction"], dict):  # a picture: shown where it was kept
+        entry |= {"media": drawn.get("file"), "references": None}
+        entry["prediction"] = None if drawn["similarity"] is None else f"similarity {drawn['similarity']:.3f}"
     return entry

@@ -24,13 +24,13 @@ def safe_name(identifier: str) -> str:
 
 
 def write_pictures(folder: str | Path, identifier: str, pictures: Sequence[Image], best: int) -> str:
-    """Write all pictures of a row and the best one as PNG; returns the best one's path below ``folder``."""
+    """Write all pictures of a row and the best one as PNG; returns the best one's absolute path."""
     name = safe_name(identifier)
     for place, picture in enumerate(pictures):
         _write(picture, Path(folder) / ALL / f"{name}_{place}.png")
-    file = Path(BEST) / f"{name}.png"
-    _write(pictures[best], Path(folder) / file)
-    return file.as_posix()
+    file = Path(folder).absolute() / BEST / f"{name}.png"
+    _write(pictures[best], file)
+    return str(file)
 
 
 def _write(picture: Image, path: Path) -> None:

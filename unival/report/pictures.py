@@ -27,6 +27,8 @@ def picture(item: Mapping[str, Any], modality: str, loader: MediaLoader) -> Imag
         "video": _strip,
         "audio": _sound,
     }
+    if item.get("media") is None:
+        return _refusal("no picture was kept")
     try:
         return draw.get(modality, _image)(item, loader)
     except MediaError as error:

@@ -31,7 +31,7 @@ class ImageGenSpec(TaskSpec):
 
     Outputs are sampled, and the one whose picture is most like the caption wins when a CLIP is given. An
     output is ``{"codes": "12 7 ..."}``, after reranking with ``similarity`` (cosine, None without a CLIP) and
-    ``file`` (below ``gen_images_path``, when pictures are kept).
+    ``file`` (in ``gen_images_path``, when pictures are kept).
     """
 
     name = "image_gen"
