@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unival.errors import ConfigError
-from unival.mixture import Source, batches, mixture_batches, seats, shard
+from unival.mixture import Source, batches, mixture_batches, quotas, seats, shard
 
 sizes = st.integers(1, 60)
 weights = st.one_of(st.sampled_from([1.0, 0.125, 2.0, 1 / 3]), st.floats(1e-3, 1e3))
@@ -84,6 +84,24 @@ def test_proportional_epoch_is_one_pass_of_everything() -> None:
     picks = list(itertools.chain.from_iterable(mixture_batches(sources, 10, 0, 1, "proportional")))
     assert sorted(picks) == [(s, i) for s, source in enumerate(sources) for i in range(source.size)]
     assert [s for s, _ in picks[:30]] != sorted(s for s, _ in picks[:30])
+
+
+@pytest.mark.parametrize("mode", ["balanced", "proportional"])
+def test_quotas_say_what_an_epoch_brings(mode: str) -> None:
+    sources = [Source("captions", 700), Source("questions", 90, 0.5), Source("boxes", 41)]
+    found = quotas(sources, 6, mode, num_ranks=2, accumulate=3)
+    epoch = mixture_batches(sources, 6, 0, 1, mode, num_ranks=2)
+    counts = Counter(s for batch in epoch for s, _ in batch)
+    assert [q.epoch for q in found] == [counts[s] / 2 for s in range(3)]
+    assert [q.passes for q in found] == [counts[s] / source.size for s, source in enumerate(sources)]
+    assert sum(q.update for q in found) == pytest.approx(6 * 2 * 3)
+    assert found[0].update / found[1].update == pytest.approx(2.0 if mode == "balanced" else 700 / 45)
+    # quotas hold in every update when balanced, over the epoch when proportional
+    updates = [
+        Counter(s for batch in epoch[n : n + 6] for s, _ in batch) for n in range(0, len(epoch) - 5, 6)
+    ]
+    gap = max(abs(update[s] - quota.update) for update in updates for s, quota in enumerate(found))
+    assert gap < 1 if mode == "balanced" else gap > 1
 
 
 def test_rare_source_comes_in_some_epoch() -> None:

@@ -246,3 +246,60 @@ def test_training_without_a_pool_says_so(folder: Path) -> None:
     table = open_table(folder / "rows.tsv", spec.fields, spec.layout, header=False)
     with pytest.raises(ConfigError, match="matching examples need wrong captions and answers"):
         spec.examples(table[0], MediaLoader(str(folder)), OPTIONS, VOCABULARY, rng_for(0, 0, 0), True)
+
+
+def write_sound(path: Path, seconds: float = 0.5) -> None:
+    import soundfile
+
+    soundfile.write(path, np.sin(np.arange(int(8000 * seconds)) / 9), 8000)
+
+
+def test_sound_is_captioned_matched_and_asked_about(folder: Path) -> None:
+    write_sound(folder / "0.wav")
+    rows = [
+        ["0", "0.wav", "A low tone", "", "", "", "sounds", "audio"],
+        ["1", "0.wav", "a loud beep", "", "", "", "sounds", "audio_caption"],
+        ["2", "0.wav", "", "how many beeps", "2", "", "sounds", "audio_qa"],
+        ["3", "0.wav", "", "how many beeps", "3", "", "sounds", "audio_qa"],
+    ]
+    (folder / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    options = SpecOptions(sample_rate=8000, max_audio_len=4000)
+    spec, table = prepared(folder, options)
+    assert [spec.modality_of(table[index]) for index in range(4)] == ["audio"] * 4
+    media = MediaLoader(str(folder))
+    answers = set()
+    for index in range(40):
+        first, second = spec.examples(
+            table[0], media, options, VOCABULARY, rng_for(7, 1, index), training=True
+        )
+        assert texts(first) == (" what does the audio describe?", " a low tone")
+        assert first.modality == second.modality == "audio" and first.media is second.media
+        answers.add(texts(second))
+    assert answers == {
+        (' does the audio describe " a low tone "?', " yes"),
+        (' does the audio describe " a loud beep "?', " no"),
+    }
+    asked, judged = spec.examples(table[2], media, options, VOCABULARY, rng_for(7, 1, 0), training=True)
+    assert texts(asked) == (" how many beeps", " 2")
+    assert texts(judged)[0].startswith(' what is the answer to question " how many beeps ". is " ')
+
+
+def test_negatives_of_each_modality_come_from_its_own_captions() -> None:
+    pool = NegativePool.from_texts(
+        {"image": ["a cat", "a dog"], "video": ["it runs", "it jumps"], "audio": ["bark", "miaow"]}
+    )
+    for modality, true, other in (
+        ("image", "a cat", "a dog"),
+        ("video", "it runs", "it jumps"),
+        ("audio", "bark", "miaow"),
+    ):
+        assert {pool.caption(rng_for(0, 0, i), [true], modality) for i in range(20)} == {other}
+
+
+def test_cc12m_is_known_by_the_name_of_the_data_set(folder: Path) -> None:
+    for dataset, unscored in (("cc12m", 2), ("CC12M", 2), ("cc3m", 0), ("", 0)):
+        rows = [["3", "0.png", "two words and more of it", "", "", "", dataset, "caption"], *REFERENCE_ROWS]
+        (folder / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+        generative, matching = run(folder, 0, 0)
+        assert int(generative.target.eq(1).sum()) == unscored
+        assert matching.target.ne(1).all()
