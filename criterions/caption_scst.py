@@ -25,7 +25,7 @@ class CaptionCriterion(SelfCriticalCriterion):
     come from a cached table.
     """
 
-    specs = ("caption", "grounded_caption")
+    specs = ("caption",)
     options_class = CaptionOptions
     remedy = (
         "start from a checkpoint that was trained with cross entropy, and see that the references and, if one "
