@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a table of scores and a page of pictures, on two CPU cores, without any download of data
-# or weights: sample world, two-stage pretraining, six finetuned tasks, evaluation, report.
+# or weights: sample world, two-stage pretraining, six finetuned tasks, evaluation, merging, report.
 # Stop it at any time and run it again: finished steps are skipped, a stopped one goes on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -57,7 +57,12 @@ step "evaluation on the test splits"
 evaluate caption caption & evaluate vqa vqa & wait -n && wait
 evaluate grounding grounding & evaluate video_caption video_caption & wait -n && wait
 evaluate video_vqa video_vqa & evaluate audio_caption audio_caption & wait -n && wait
+step "merging: weights between the captioning and the question answering model"
+"${unival[@]}" merge sweep configs/tiny/merge_sweep.yaml > "$tiny/merge.log" 2>&1 || { tail -n 5 "$tiny/merge.log"; exit 1; }
+grep "^|" "$tiny/merge.log"
 step "report"
 "${unival[@]}" report "$tiny/evaluation" --out "$tiny/report" --title "UnIVAL on the sample world" \
+  --figure "merging: scores between two finetuned models=$tiny/merge_sweep/curves.png" \
+  --figure "merging: one task against the other=$tiny/merge_sweep/fronts.png" \
   --log "stage 1=$tiny/stage1/train_log.jsonl" --log "stage 2=$tiny/stage2/train_log.jsonl"
 echo "done in $((SECONDS - started)) s; open $tiny/report/report.html"

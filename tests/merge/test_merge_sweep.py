@@ -266,3 +266,24 @@ def test_batchnorm_statistics_recomputed_on_a_table(family, recipes, tmp_path):
         found[f"encoder.embed_images.{norm}.running_mean"], means, rtol=1e-4, atol=1e-5
     )
     assert recompute(folder, recipe.recompute) > 3
+
+
+def test_the_report_shows_a_sweep(tmp_path):
+    from unival.errors import DataError
+    from unival.merge.plots import draw
+    from unival.report import write_report
+
+    records = [
+        {"point": f"l{x}", "values": {"lambda": x}, "evaluation": e, "group": "g", "metric": "m", "score": x}
+        for x in (0.0, 0.5, 1.0)
+        for e in ("caption", "vqa")
+    ]
+    files = draw([records], tmp_path / "plots")
+    assert [f.name for f in files] == ["curves.png", "fronts.png"]
+    result = {"task": "caption", "metrics": {"cider": 1.0}, "main_metric": "cider", "n": 3}
+    report = write_report([result], tmp_path / "page", figures={"merging <2>": files[0]})
+    page = report.page.read_text()
+    assert "<h2>merging &lt;2&gt;</h2>" in page and page.count("data:image/png") == 1
+    with pytest.raises(DataError, match="PNG"):
+        (tmp_path / "no.png").write_text("text")
+        write_report([result], tmp_path / "page", figures={"x": tmp_path / "no.png"})

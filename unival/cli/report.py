@@ -16,6 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log", action="append", default=[], metavar="NAME=FILE", help="further loss curve to draw"
     )
+    parser.add_argument(
+        "--figure",
+        action="append",
+        default=[],
+        metavar="TITLE=FILE",
+        help="further picture (PNG) for the page",
+    )
     parser.add_argument("--title", default="UnIVAL results")
 
 
@@ -29,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
             raise DataError("no result.json in this folder; evaluate a checkpoint first", path=name)
         files += found
     logs = dict(entry.split("=", 1) for entry in args.log)
-    report = write_report(files, args.out, logs=logs or None, title=args.title)
+    figures = dict(entry.split("=", 1) for entry in args.figure)
+    report = write_report(files, args.out, logs=logs or None, title=args.title, figures=figures)
     print(report.table)
     print(f"pictures: {report.page}, {report.sheet}; curves: {report.curves}")
     return 0

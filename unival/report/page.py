@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.errors import DataError
 from unival.media import MediaLoader
 from unival.report.curves import draw_curves, read_log
 from unival.report.pictures import contact_sheet, picture
@@ -46,12 +47,14 @@ def write_report(
     folder: str | Path,
     logs: Mapping[str, str | Path] | None = None,
     title: str = "UnIVAL report",
+    figures: Mapping[str, str | Path] | None = None,
 ) -> Report:
     """Write the report of some evaluated tasks into ``folder`` (made if absent).
 
     results: result files of ``unival evaluate`` or their contents. logs: further training logs by name, shown
-    before those that the results name. Raises DataError for a result or log that is not as expected;
-    media that cannot be read show the reason in place of the picture.
+    before those that the results name. figures: further PNG pictures by title, such as a merging sweep's
+    curves. Raises DataError for a result, log or figure that is not as expected; media that cannot be read
+    show the reason in place of the picture.
     """
     read = [r if isinstance(r, Result) else read_result(r) for r in results]
     root = Path(folder)
@@ -77,8 +80,19 @@ def write_report(
         (r.name, [(image, "\n".join(_plain(i))) for image, i in cards]) for r, cards in shown if cards
     ]
     contact_sheet(sections).save(report.sheet)
-    report.page.write_text(_html(title, shown, curves), encoding="utf-8")
+    drawn = {name: _png(path) for name, path in (figures or {}).items()}
+    report.page.write_text(_html(title, shown, curves, drawn), encoding="utf-8")
     return report
+
+
+def _png(path: str | Path) -> bytes:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"expected a picture ({error.strerror})", path=str(path)) from error
+    if not data.startswith(b"\x89PNG"):
+        raise DataError("expected a PNG picture", path=str(path))
+    return data
 
 
 def write_cards(
@@ -131,6 +145,7 @@ def _html(
     title: str,
     shown: Sequence[tuple[Result, Sequence[tuple[Image.Image, Mapping[str, Any]]]]],
     curves: bytes | None,
+    figures: Mapping[str, bytes],
 ) -> str:
     rows = score_rows([result for result, _ in shown])
     head = "".join(f"<th>{column}</th>" for column in COLUMNS)
@@ -142,6 +157,8 @@ def _html(
         '<span class="said">what the model said</span>, <span class="truth">the truth</span>. '
         "Boxes: thick green the truth, thin pink the prediction.</p>",
     ]
+    for name, data in figures.items():
+        parts.append(f"<h2>{escape(name)}</h2>\n{_embedded(data, 'image/png', escape(name, quote=True))}")
     if curves:
         parts.append(f"<h2>loss</h2>\n{_embedded(curves, 'image/png', 'loss curves')}")
     for result, cards in shown:
