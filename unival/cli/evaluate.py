@@ -8,10 +8,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unival import options as cli_options
 from unival.errors import ConfigError, UnivalError
+
+if TYPE_CHECKING:
+    from unival.evaluate.run import Evaluation
+    from unival.tables import Table
 
 MODES = ("open", "trie", "rank", "beamsearch", "allcand")
 
@@ -63,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restart", action="store_true", help="discard predictions of an earlier run in --out"
     )
+    parser.set_defaults(scored=True)
     cli_options.add_arguments(parser.add_argument_group("task options"), SpecOptions)
 
 
@@ -102,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 def share(args: dict[str, Any]) -> int:
     """Predict one share, in a process that :func:`evaluate` started with these arguments."""
     try:
-        evaluate(argparse.Namespace(**args))
+        predict(argparse.Namespace(**args))
     except UnivalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -111,7 +116,25 @@ def share(args: dict[str, Any]) -> int:
 
 def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     """Evaluate with the verb's arguments; returns the result, None where only a share was predicted."""
-    from unival.evaluate import processes, write_result
+    from unival.evaluate import write_result
+
+    predicted = predict(args)
+    if predicted is None:
+        return None
+    evaluation, train, out = predicted
+    result = {"folder": str(out), **evaluation.finish()}
+    if train is not None and result["metrics"]:
+        result["baseline"] = evaluation.baseline(train)
+    write_result(out, result)
+    return result
+
+
+def predict(args: argparse.Namespace) -> tuple[Evaluation, Table | None, Path] | None:
+    """Predict with the verb's arguments, in as many processes as they ask for.
+
+    Returns what :func:`unival.evaluate.prepare.prepare` made, None where only a share was predicted.
+    """
+    from unival.evaluate import processes
     from unival.evaluate.prepare import prepare
 
     rank, size = processes.rank_and_size()
@@ -148,13 +171,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     if size > 1:
         processes.wait()
         processes.leave()
-    if share_only or rank > 0:
-        return None
-    result = {"folder": str(out), **evaluation.finish()}
-    if train is not None and result["metrics"]:
-        result["baseline"] = evaluation.baseline(train)
-    write_result(out, result)
-    return result
+    return None if share_only or rank > 0 else (evaluation, train, out)
 
 
 def _local_device() -> str | None:

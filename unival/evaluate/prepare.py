@@ -68,9 +68,12 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
     if source is None:
         raise ConfigError("no table: name one, or a recipe with data.valid")
 
+    # a table that is only predicted needs no targets
+    columns_read = spec.fields if args.scored else [f for f in spec.fields if not f.target]
+
     def open_for(table: Any) -> Table:
         columns, root = sources.named("selected_cols"), sources.named("image_dir")
-        return open_table(table, spec.fields, spec.layout_name, columns, media_root=root)
+        return open_table(table, columns_read, spec.layout_name, columns, media_root=root)
 
     table = open_for(source)
     described = source if isinstance(source, str) else table.path
@@ -143,12 +146,18 @@ def _settings(sources: _Sources, mode: str | None) -> Settings:
         allow_missing_media=args.allow_missing_media,
         decoding={**sources.validated.get("settings", {}), **extra.get("eval_args", {}), **args.eval_args},
         mode=mode,
+        scored=args.scored,
         scoring=Scoring(
             metrics=tuple(metrics) or Scoring.metrics,
             tokenizer=args.tokenizer or Scoring.tokenizer,
             document_frequencies=sources.named("document_frequencies", Scoring.document_frequencies),
         ),
     )
+
+
+def trained_for(checkpoint: Path) -> dict[str, Any]:
+    """Return {"name": task, "modality": ...} that a checkpoint says it was trained for, {} when it does not."""
+    return dict(_header(checkpoint).get("task") or {})
 
 
 def _header(checkpoint: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ Progress = Callable[[Any], Iterable[Any]]
 @dataclass(frozen=True)
 class Settings:
     """How to evaluate. Batch k is predicted by process k mod ``num_shards``, so that a batch holds the same
-    rows whatever the number of processes."""
+    rows whatever the number of processes. Without ``scored`` the targets of the table are not looked at."""
 
     batch_size: int = 16
     limit: int | None = None
@@ -50,6 +50,7 @@ class Settings:
     allow_missing_media: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
     mode: str | None = None
+    scored: bool = True
     scoring: Scoring = field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
@@ -103,12 +104,12 @@ class Evaluation:
 
         Raises DataError for a row whose target cannot be read.
         """
-        return gather(self.spec, self.table, self.options, self.settings.limit)
+        return gather(self.spec, self.table, self.options, self.settings.limit, self.settings.scored)
 
     def claim(self) -> None:
         """Check all targets and make the folder this run's; call once before the first process predicts."""
         without = sum(item.reference is None for item in self.items)
-        if 0 < without < len(self.items):
+        if self.settings.scored and 0 < without < len(self.items):
             names = [item.id for item in self.items if item.reference is None][:5]
             raise DataError(
                 f"{without} of {len(self.items)} items carry no target to score against, such as "

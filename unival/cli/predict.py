@@ -1,0 +1,157 @@
+"""``unival predict CHECKPOINT INPUT...``: answers for a table, files, folders or globs, as JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unival.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from unival.evaluate.run import Evaluation
+
+TABLES = (".tsv", ".csv", ".jsonl", ".yaml", ".yml")
+# task -> (field that --text fills, name of the answer in the output)
+FIELDS = {
+    "caption": (None, "caption"),
+    "vqa": ("question", "answer"),
+    "grounding": ("text", "box"),
+    "entailment": ("hypothesis", "label"),
+    "matching": ("text", "label"),
+}
+_NOT_HERE = (
+    "table",
+    "train_table",
+    "out",
+    "metrics",
+    "tokenizer",
+    "document_frequencies",
+    "limit",
+    "protocol",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the inputs, then what prediction shares with evaluation (answers, decoding, device, sizes)."""
+    from unival.cli import evaluate
+
+    parser.add_argument("checkpoint", help="folder with config.json, a .pt file of a training run")
+    parser.add_argument("inputs", nargs="+", help="one table, or media files, folders and globs")
+    parser.add_argument("--text", "--question", help="the question or phrase asked about every file")
+    parser.add_argument("--out", default="predictions.jsonl", metavar="FILE")
+    shared = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+    evaluate.add_arguments(shared)
+    for action in shared._actions:
+        if action.dest not in (*_NOT_HERE, "checkpoint"):
+            parser._add_action(action)
+    parser.set_defaults(scored=False, allow_missing_media=True, **dict.fromkeys(_NOT_HERE[1:]))
+    parser.set_defaults(out="predictions.jsonl")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict what is not predicted yet, then write every answer; exit code 1 when inputs were unreadable."""
+    from unival.cli.evaluate import predict
+    from unival.evaluate.parts import to_line, write_atomically
+
+    out = Path(args.out)
+    work = out.with_name(f"{out.name}.run")
+    if args.restart:
+        shutil.rmtree(work, ignore_errors=True)
+    args.restart = False  # the evaluation would discard the table of inputs as well
+    work.mkdir(parents=True, exist_ok=True)
+    args.table = _table(args, work)
+    args.out, args.metrics = str(work), ()
+    predicted = predict(args)
+    if predicted is None:
+        return 0
+    lines = list(_answers(predicted[0]))
+    write_atomically(out, "".join(f"{to_line(line)}\n" for line in lines))
+    broken = [line for line in lines if "error" in line]
+    shutil.rmtree(work)
+    print(f"{out}: {len(lines) - len(broken):,} predictions")
+    if broken:
+        print(f"unreadable: {len(broken):,}, the first: {broken[0]['error']}")
+    return 1 if broken else 0
+
+
+def _table(args: argparse.Namespace, work: Path) -> str:
+    """Return the table to predict: the given one, or one made of the files."""
+    if len(args.inputs) == 1 and args.inputs[0].lower().endswith(TABLES):
+        if args.text is not None:
+            raise ConfigError("--text is for files; a table has a question or phrase of its own in every row")
+        return str(args.inputs[0])
+    task, modality = _asked(args)
+    column, _ = FIELDS[task]
+    if (column is None) == (args.text is not None):
+        wanted = "needs --text (what is asked about every file)" if column else "takes no --text"
+        raise ConfigError(f"task '{task}' {wanted}")
+    asked = {} if column is None else {column: args.text}
+    rows = [{modality: os.path.abspath(file), **asked} for file in _files(args.inputs, modality)]
+    table = work / "inputs.jsonl"
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # an untouched file keeps its index and the identity of a run that goes on
+    if not table.exists() or table.read_text(encoding="utf-8") != text:
+        table.write_text(text, encoding="utf-8")
+    return str(table)
+
+
+def _asked(args: argparse.Namespace) -> tuple[str, str]:
+    """Return task and modality: the command line's, else those the checkpoint was trained for."""
+    from unival.evaluate.prepare import trained_for
+    from unival.evaluate.recipe import resolve_task
+
+    trained = trained_for(Path(args.checkpoint))
+    name = args.task or trained.get("name")
+    if name is None or name == "pretrain":
+        raise ConfigError(
+            f"--task is missing: one of {', '.join(FIELDS)} (also video_caption, audio_caption, ...)"
+        )
+    task, modality = resolve_task(name, args.modality)
+    if task not in FIELDS:
+        raise ConfigError(f"task '{task}' cannot be predicted on files; give a table with its columns")
+    own = trained.get("modality") if trained.get("name") == task else None
+    return task, modality or own or "image"
+
+
+def _files(inputs: list[str], modality: str) -> list[str]:
+    from unival.tabletools.sources.folder import ENDINGS
+
+    found: list[str] = []
+    for name in inputs:
+        if os.path.isdir(name):
+            within = sorted(
+                str(path) for path in Path(name).rglob("*") if path.suffix.lower() in ENDINGS[modality]
+            )
+        elif os.path.exists(name):
+            within = [name]
+        else:
+            within = sorted(glob.glob(name, recursive=True))
+        if not within:
+            raise DataError(f"no {modality} file there ({', '.join(ENDINGS[modality])})", path=name)
+        found += within
+    return list(dict.fromkeys(found))
+
+
+def _answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Yield one line per item, in table order: id, media, text, the answer under its name, score; or error."""
+    spec = evaluation.spec
+    column, name = FIELDS.get(spec.name, (None, "prediction"))
+    found = evaluation.parts.read()
+    for item in evaluation.items:
+        row, record = evaluation.table[item.row], found[item.row]
+        line: dict[str, Any] = {"id": item.id}
+        media = row.get(spec.modality, None)
+        if isinstance(media, str) and "." in media:
+            line[spec.modality] = media
+        if column is not None:
+            line[column] = row.get(column, None)
+        if "error" in record:
+            yield {**line, "error": record["error"]}
+        else:
+            yield {**line, name: record["prediction"], "score": record["score"]}
