@@ -12,7 +12,7 @@ unival=("$python" -m unival)
 data="$UNIVAL_DATA" out="$UNIVAL_OUT/own_data"
 mkdir -p "$out"
 
-[ -e "$out/vocabulary/dict.txt" ] || "${unival[@]}" data vocabulary --out "$out/vocabulary" --size 4000 --num-codes 0 \
+[ -e "$out/vocabulary/dict.txt" ] || "${unival[@]}" data vocabulary --out "$out/vocabulary" --size 4000 --num-codes 0 --num-bins 100 \
   --train-on "$data/flickr8k_small/captions.tsv:caption" "$data/flickr8k_small/grounding.tsv:phrase" \
   "$data/flickr8k_small/entailment.tsv:hypothesis" "$data/easy_vqa_small/questions.tsv:question" \
   "$data/easy_vqa_video/questions.tsv:question" "$data/grid_s1/transcripts.tsv:sentence" "$data/esc10/labels.tsv:label"
