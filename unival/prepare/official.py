@@ -113,6 +113,12 @@ class Sources:
         """Read a JSON file; without ``keep`` it is not remembered for the second reading."""
         return (self._json if keep else _read_json)(self.paths[name])
 
+    def json_files(self, name: str) -> Iterator[Official]:
+        """Read a JSON file, or all those of a folder one after the other; none is remembered."""
+        place = self.paths[name]
+        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
+            yield _read_json(path)
+
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Return what ``make`` made of a file in the first reading, where that is smaller than the file."""
         if name not in self._made:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, DataError
 from unival.prepare.answers import WEIGHTS, confidences
-from unival.prepare.official import Official, Sources
+from unival.prepare.official import Sources
 from unival.prepare.records import AnswerList, Corpus, Option, Record, Source, Table
 from unival.prepare.visual_genome import image_name, vg_images
 from unival.seeding import rng_for
 
 
-def _official(sources: Sources, part: str, coco: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield (fields of a Record without its split, image id) of one part in the official VQA format."""
+def _official(sources: Sources, part: str, coco: str) -> Iterator[dict[str, Any]]:
+    """Yield the fields of a Record, but for its split, of one part in the official VQA format."""
     questions = sources.json(f"{part}-questions")
     answers: dict[str, dict[str, float]] = {}
     if f"{part}-annotations" in sources:
@@ -32,16 +30,13 @@ def _official(sources: Sources, part: str, coco: str) -> Iterator[tuple[dict[str
                 path=str(questions.path),
             )
         file_name = f"COCO_{coco}_{int(image):012d}.jpg" if image.isdecimal() else image
-        yield (
-            {
-                "id": name,
-                "media_id": image,
-                "media": {"folder": coco, "file": file_name, "id": image},
-                "question": questions.text(entry, "question", where),
-                "answers": answers.get(name, {}),
-            },
-            image,
-        )
+        yield {
+            "id": name,
+            "media_id": image,
+            "media": {"folder": coco, "file": file_name, "id": image},
+            "question": questions.text(entry, "question", where),
+            "answers": answers.get(name, {}),
+        }
 
 
 def _answers(sources: Sources, name: str) -> dict[str, dict[str, float]]:
@@ -57,11 +52,11 @@ def _answers(sources: Sources, name: str) -> dict[str, dict[str, float]]:
 
 def _vqa(sources: Sources) -> Iterator[Record]:
     """Train, val with the reserved images, test, and Visual Genome's questions as training rows."""
-    for fields, _ in _official(sources, "train", "train2014"):
+    for fields in _official(sources, "train", "train2014"):
         yield Record(split="train", **fields)
     if "val-questions" in sources:
         rows = list(_official(sources, "val", "val2014"))
-        images = sorted({image for _, image in rows})
+        images = sorted({fields["media_id"] for fields in rows})
         count = sources.options["reserved-images"]
         if not 0 < count <= len(images):
             raise ConfigError(
@@ -71,10 +66,11 @@ def _vqa(sources: Sources) -> Iterator[Record]:
         reserved = {images[i] for i in order[:count]}
         apart = sources.options["train-on"] == "train"
         rest, group = ("restval", "fullval") if apart else ("train", "")
-        for fields, image in rows:
-            yield Record(split="val" if image in reserved else rest, group=group, **fields)
+        for fields in rows:
+            split = "val" if fields["media_id"] in reserved else rest
+            yield Record(split=split, group=group, **fields)
     if "test-questions" in sources:
-        for fields, _ in _official(sources, "test", "test2015"):
+        for fields in _official(sources, "test", "test2015"):
             yield Record(split="test", **fields)
     if "vg-questions" in sources:
         yield from _vg_questions(sources)
@@ -101,7 +97,7 @@ def _vg_questions(sources: Sources) -> Iterator[Record]:
 def _okvqa(sources: Sources) -> Iterator[Record]:
     for part in ("train", "val"):
         if f"{part}-questions" in sources:
-            for fields, _ in _official(sources, part, f"{part}2014"):
+            for fields in _official(sources, part, f"{part}2014"):
                 yield Record(split=part, **fields)
 
 
@@ -132,9 +128,7 @@ def _gqa(sources: Sources) -> Iterator[Record]:
     for part in ("train", "val", "testdev"):
         if part not in sources:
             continue
-        place = sources.paths[part]
-        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
-            file = _load(path)
+        for file in sources.json_files(part):
             for name, entry in file.mapping().items():
                 where = f"question {name}"
                 image = file.text(entry, "imageId", where)
@@ -146,14 +140,6 @@ def _gqa(sources: Sources) -> Iterator[Record]:
                     question=file.text(entry, "question", where),
                     answers={file.text(entry, "answer", where): 1.0},
                 )
-
-
-def _load(path: Path) -> Official:
-    """Read one of many large files, without keeping it."""
-    try:
-        return Official(path, json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise DataError(f"not valid JSON: {error}", path=str(path)) from None
 
 
 def _pair(part: str, questions: str, annotations: str, required: bool = True) -> tuple[Source, Source]:
