@@ -201,9 +201,10 @@ class MergeRecipe:
     def coefficients(self) -> tuple[float, ...]:
         """One number per model as the method uses it; without any given: equal shares, or all 1."""
         given = tuple(1.0 if m.coefficient is None else float(m.coefficient) for m in self.models)
-        if self.method == "linear" and self.models[0].coefficient is None:
-            return normalised(given)
-        return normalised(given) if METHODS[self.method].normalises and sum(given) else given
+        shares = METHODS[self.method].normalises or (
+            self.method == "linear" and self.models[0].coefficient is None
+        )
+        return normalised(given) if shares and abs(sum(given)) > 0 else given
 
     def coefficients_of(self, key: str) -> tuple[float, ...]:
         """Coefficients of one weight: those of the first part that covers it, else the models'."""

@@ -46,7 +46,7 @@ def recompute(folder: str | Path, tables: Sequence[Measured]) -> int:
                     inputs.pop("prev_output_tokens"), inputs.pop("code_masks", None)
                     model.encoder(**inputs)  # type: ignore[operator]
         for name, norm in norms.items():
-            if norm.num_batches_tracked:
+            if norm.num_batches_tracked and norm.running_mean is not None and norm.running_var is not None:
                 renewed[f"{name}.running_mean"] = norm.running_mean
                 renewed[f"{name}.running_var"] = norm.running_var
     if not renewed:

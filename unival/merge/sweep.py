@@ -214,7 +214,8 @@ class Scorer:
             settings = {f.name: getattr(point.merge, f.name) for f in fields(point.merge)}
             for name in ("out", "description", "models", "parts", "recompute"):
                 settings.pop(name)
-            nested = [asdict(x) for x in (*point.merge.models, *point.merge.parts, *point.merge.recompute)]
+            nested = [[asdict(x) for x in point.merge.models], [asdict(x) for x in point.merge.parts]]
+            nested.append([asdict(x) for x in point.merge.recompute])
             inputs = [m.path for m in point.merge.models] + [m.fisher for m in point.merge.models if m.fisher]
             inputs += [point.merge.base] if point.merge.base else []
             made: Any = [settings, nested, [self._hash(path) for path in inputs]]
