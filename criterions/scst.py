@@ -17,13 +17,7 @@ from unival.criterions.label_smoothed import LabelSmoothedCrossEntropy
 from unival.errors import ConfigError
 from unival.generate import parse_range
 from unival.inference import Inference
-from unival.losses import (
-    LossOptions,
-    LossOutput,
-    PolicyOptions,
-    mean_of_others,
-    policy_loss,
-)
+from unival.losses import LossOptions, LossOutput, PolicyOptions, mean_of_others, policy_loss
 from unival.rewards import RewardGuard, RewardSums
 from unival.rollout import Rollout, roll_out, select_rows, shifted
 from unival.tasks.safety import unwrap
@@ -121,14 +115,13 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
 
     def policy_loss(self, logits: Tensor, rollout: Rollout, advantage: Tensor) -> LossOutput:
         """The policy loss of logits (B * K, U, V), under the range that the outputs were generated in."""
-        constraint = self.inference.constraint
+        constraint, given = self.inference.constraint, self.inference.settings.constraint_range
         return policy_loss(
             logits,
             rollout.scored.view(logits.shape[:2]),
             advantage.reshape(-1),
             self.task.vocabulary.pad,
-            limits=parse_range(self.options.constraint_range)
-            or (constraint if isinstance(constraint, tuple) else None),
+            limits=parse_range(given) or (constraint if isinstance(constraint, tuple) else None),
             sentence_avg=self.options.sentence_avg,
         )
 
