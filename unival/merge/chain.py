@@ -95,8 +95,9 @@ class Step:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a finished step must have been made with to count."""
-        return {"name": self.name, "needs": list(self.needs), "work": self.text}
+        """What a finished step must have been made with to count; by which launcher does not matter."""
+        work = self.work[self.work.index("train") :] if isinstance(self.work, list) else [self.text]
+        return {"name": self.name, "needs": list(self.needs), "work": work}
 
 
 def steps(recipe: ChainRecipe) -> list[Step]:

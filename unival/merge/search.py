@@ -12,7 +12,6 @@ from unival.merge.recipe import MergeRecipe
 from unival.merge.sweep import Point, Scorer, SweepRecipe, point_of
 
 METHODS = ("average", "linear", "slerp", "fisher")
-COARSE = 4  # steps of the grid that comes before the refinement, where the recipe names none
 
 
 class _Enough(Exception):

@@ -239,12 +239,11 @@ class Scorer:
         out = self._folder(point) / evaluation.name
         begun = out / "begun.json"  # predictions of a stopped run are gone on with, those of another are not
         same = begun.is_file() and begun.read_text(encoding="utf-8") == key
-        args = parse([*evaluation.words(checkpoint, out), *([] if same else ["--restart"])])
+        args = parse(evaluation.words(checkpoint, out))
         if not same and (out / "run.json").is_file():
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(begun, key)
-        args.restart = False
         result = evaluate(args)
         assert result is not None and result["metrics"], "a sweep's tables carry targets"
         metric = result["main_metric"]
