@@ -18,7 +18,7 @@ def _audiocaps(sources: Sources) -> Iterator[Record]:
         if split not in sources:
             continue
         clips: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for _, row in sources.csv(split, ("audiocap_id", "youtube_id", "start_time", "caption")):
+        for row in sources.csv(split, ("audiocap_id", "youtube_id", "start_time", "caption")):
             clip = clips.setdefault((row["youtube_id"], row["start_time"]), [])
             clip.append((row["audiocap_id"], row["caption"]))
         for (youtube, start), captions in clips.items():
@@ -44,7 +44,7 @@ def _clotho(sources: Sources) -> Iterator[Record]:
     columns = tuple(f"caption_{n}" for n in range(1, 6))
     for part, split in _CLOTHO.items():
         if part in sources:
-            for number, (_, row) in enumerate(sources.csv(part, ("file_name", *columns))):
+            for number, row in enumerate(sources.csv(part, ("file_name", *columns))):
                 yield Record(
                     id=f"{part}{number}",
                     split=split,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -135,15 +134,12 @@ class Sources:
                 except json.JSONDecodeError as error:
                     raise DataError(f"not valid JSON: {error.msg}", path=str(path), line=number) from None
 
-    def csv(
-        self, name: str, columns: tuple[str, ...], separator: str = ","
-    ) -> Iterator[tuple[int, dict[str, str]]]:
-        """Yield (line, row) of a CSV file with a header that must hold ``columns``."""
+    def csv(self, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+        """Yield the rows of a CSV file with a header that must hold ``columns``."""
         path = self.paths[name]
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
         try:
             with path.open(encoding="utf-8-sig", newline="") as handle:
-                reader = csv.DictReader(handle, delimiter=separator)
+                reader = csv.DictReader(handle)
                 header = [c or "" for c in reader.fieldnames or ()]
                 for column in columns:
                     if column not in header:
@@ -161,7 +157,7 @@ class Sources:
                             path=str(path),
                             line=reader.line_num,
                         )
-                    yield reader.line_num, row
+                    yield row
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"cannot be read as CSV in UTF-8: {error}", path=str(path)) from None
 

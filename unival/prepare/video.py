@@ -17,7 +17,7 @@ _PARTS = ("train", "val", "test")
 def _webvid(sources: Sources) -> Iterator[Record]:
     for split in ("train", "val"):
         if split in sources:
-            for _, row in sources.csv(split, ("videoid", "page_dir", "name")):
+            for row in sources.csv(split, ("videoid", "page_dir", "name")):
                 name = row["videoid"]
                 yield Record(
                     id=f"webvid{name}",
@@ -31,7 +31,7 @@ def _webvid(sources: Sources) -> Iterator[Record]:
 
 def _webvidqa(sources: Sources) -> Iterator[Record]:
     """``webvidvqa.pkl``: video id -> {question: [...], answer: [...]}; the CSV of WebVid says the folder."""
-    folders = {row["videoid"]: row["page_dir"] for _, row in sources.csv("train", ("videoid", "page_dir"))}
+    folders = {row["videoid"]: row["page_dir"] for row in sources.csv("train", ("videoid", "page_dir"))}
     file = sources.pickle("questions")
     for name, entry in file.mapping().items():
         where = f"video {name}"
