@@ -12,6 +12,7 @@ import pytest
 from recipe_lists import CONFIGS, MERGES, ROOT, TRAINING, content
 
 from unival.config import PARTS, ModelConfig
+from unival.errors import ConfigError
 from unival.options import from_namespace, given
 from unival.recipe import load_recipe, to_arguments
 from unival.specs import SpecOptions
@@ -56,6 +57,24 @@ def test_recipe_is_accepted(name, tmp_path):
             assert hasattr(args, name.replace("-", "_")), name
         if isinstance(value, bool) and value:
             assert getattr(args, name) is True, name
+
+
+def test_sources_are_taken_from_an_inherited_mixture(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("mixture: [{name: captions, table: a.tsv}, {name: questions, table: b.tsv}]\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\nsources: [questions]\n")
+    assert [entry["name"] for entry in load_recipe(child).mixture] == ["questions"]
+    child.write_text("extends: base.yaml\nsources: [question]\n")
+    with pytest.raises(ConfigError, match=r"'question', which the mixture has not. Did you mean 'questions'"):
+        load_recipe(child)
+
+
+def test_null_takes_an_inherited_option_back(tmp_path):
+    (tmp_path / "base.yaml").write_text("data: {train: a.tsv, valid: b.tsv}\nloss: {log_end: 0.5}\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base.yaml\nloss: {log_end: null}\ncheckpoint: {save_dir: out}\n")
+    assert to_arguments(load_recipe(child), {"--save-dir"}) == ["a.tsv,b.tsv", "--save-dir=out"]
 
 
 def test_no_two_recipes_write_into_one_folder():
