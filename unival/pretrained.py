@@ -38,14 +38,19 @@ def load_network(network: nn.Module, path: str | Path, mel_bank: str = "file") -
     """
     state, skipped = _network_state(_read(Path(path)))
     own = network.state_dict()
-    allowed = {r"^fc\.": "classifier, unused", r"num_batches_tracked$": "counter that older files lack"}
+    apart: dict[str, str] = {}  # patterns of keys that are not taken though the file has them
     bands = [s[MEL_BANK].size(1) for s in (state, own) if MEL_BANK in s]
     if len(bands) == 2 and bands[0] != bands[1]:
-        allowed[r"^(logmel_extractor|bn0)\."] = f"the file has {bands[0]} mel bands, the network {bands[1]}"
+        apart[r"^(logmel_extractor|bn0)\."] = f"the file has {bands[0]} mel bands, the network {bands[1]}"
     if mel_bank == "computed":
-        allowed[rf"^{re.escape(MEL_BANK)}$"] = "mel_bank=computed: filters for 48 kHz"
+        apart[rf"^{re.escape(MEL_BANK)}$"] = "mel_bank=computed: filters for 48 kHz"
+    allowed = {
+        **apart,
+        r"^fc\.": "classifier, unused",
+        r"num_batches_tracked$": "counter that older files lack",
+    }
     for key, value in list(state.items()):
-        reason = _surplus(key, value, own, allowed)
+        reason = _surplus(key, value, own, apart)
         if reason:
             skipped[key] = reason
             del state[key]
@@ -90,10 +95,11 @@ def _network_state(content: Any) -> tuple[State, dict[str, str]]:
     return state, skipped
 
 
-def _surplus(key: str, value: Tensor, own: Mapping[str, Tensor], allowed: Mapping[str, str]) -> str | None:
+def _surplus(key: str, value: Tensor, own: Mapping[str, Tensor], apart: Mapping[str, str]) -> str | None:
     """Why a key of the file is not for this network, or None."""
-    if re.match(r"logmel_extractor|bn0", key):
-        return next((why for pattern, why in allowed.items() if re.search(pattern, key)), None)
+    for pattern, why in apart.items():
+        if re.search(pattern, key):
+            return why
     if "stft.conv_" in key and key in own and value.shape != own[key].shape:
         raise CheckpointError(
             f"the file's spectrogram has a window of {value.size(-1)} samples, this network's has "

@@ -112,7 +112,7 @@ def step(model):
     parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
     buffers = {n: b.clone() for n, b in model.named_buffers() if "running_" in n or "tracked" in n}
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, 0.01, weight_decay=0.1)
+    optimizer = torch.optim.SGD(trained, 0.1, weight_decay=0.1)
     batch = {
         **mixed_batch((0, 1, 2, -1), compact=True),
         "code_masks": torch.tensor([False, False, False, True]),
@@ -134,7 +134,7 @@ def step(model):
 
 
 def small(**options):
-    model = small_model(**{**ALL, "video_encoder_name": "resnext14", **options})
+    model = small_model(**{**ALL, "video_encoder_name": "resnext14", "image_bucket_size": 16, **options})
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 1:  # biases that start at 0 would not show weight decay
