@@ -20,26 +20,34 @@ class Dropped(Exception):
 
 
 class Cleaner:
-    """Makes texts fit a tab-separated file without quoting; ``repaired`` counts what that changed."""
+    """Makes texts fit a tab-separated file without quoting; ``repaired`` counts the texts that this changed."""
 
     def __init__(self) -> None:
         self.repaired: Counter[str] = Counter()
+        self._counted: set[tuple[str, str]] = set()
 
     def __call__(self, text: str) -> str:
         """Return ``text`` on one line, single blanks, without the marks that the layouts reserve."""
         flat = " ".join(text.split())
         if any(c in text.strip() for c in "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"):
-            self.repaired["tab or line break inside a text"] += 1
+            self.count("tab or line break inside a text", text)
         if "\0" in flat:
-            self.repaired["zero byte inside a text"] += 1
+            self.count("zero byte inside a text", text)
             flat = flat.replace("\0", "")
-        while SEPARATOR in flat:
-            self.repaired["'&&' inside a text"] += 1
-            flat = flat.replace(SEPARATOR, "&")
+        if SEPARATOR in flat:
+            self.count("'&&' inside a text", text)
+            while SEPARATOR in flat:
+                flat = flat.replace(SEPARATOR, "&")
         whole = flat.encode("utf-8", "replace").decode("utf-8")
         if whole != flat:
-            self.repaired["half of a surrogate pair"] += 1
+            self.count("half of a surrogate pair", text)
         return whole
+
+    def count(self, what: str, text: str) -> None:
+        """Count a text once, however many tables it goes to."""
+        if (what, text) not in self._counted:
+            self._counted.add((what, text))
+            self.repaired[what] += 1
 
     def join(self, texts: Iterable[str]) -> str:
         return SEPARATOR.join(filter(None, map(self, texts)))
@@ -59,14 +67,14 @@ def _captions(record: Record, clean: Cleaner) -> list[tuple[str, str]]:
     """(row id, caption) pairs; captions without a word are left out."""
     pairs = []
     for number, caption in enumerate(record.captions):
+        name = record.caption_ids[number] if record.caption_ids else f"{record.id}_{number}"
         text = clean(caption)
         if strip_punctuation(text):
-            name = record.caption_ids[number] if record.caption_ids else f"{record.id}_{number}"
             pairs.append((name, text))
+        else:
+            clean.count("caption without a word left out", name)
     if not pairs:
         raise Dropped("no caption with a word")
-    if len(pairs) < len(record.captions):
-        clean.repaired["caption without a word left out"] += len(record.captions) - len(pairs)
     return pairs
 
 
