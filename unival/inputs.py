@@ -169,14 +169,14 @@ def _kept(given: Any) -> Any:
         return given
     if isinstance(given, tuple) and len(given) == 2 and hasattr(given[0], "__len__"):
         return given
-    if hasattr(given, "detach"):  # a torch tensor
-        return given.detach().cpu()
     if hasattr(given, "read"):
         name = str(getattr(given, "name", None) or describe(given))
         data = given.read()
         if not isinstance(data, bytes):
             raise MediaError(name, "the file object is in text mode: open it with mode 'rb'")
         return data
+    if hasattr(given, "detach"):  # a torch tensor
+        return given.detach().cpu()
     raise MediaError(describe(given), f"expected {EXPECTED}, not {type(given).__name__}")
 
 
