@@ -138,5 +138,9 @@ def test_a_codebook_trained_on_a_folder_encodes_it(folder, capsys):
     assert "update 3: loss" in said and "of 16 codes used" in said and "mean picture" in said
     assert codes(folder, "pictures", "--code-image-size=16") == 0
     assert all(len(read_codes(row[1])) == 4 for row in table_of(folder))
+    again = [*command[:4], f"--init-from={folder / 'vqgan.pt'}", "--code-image-size=16", "--updates=1"]
+    assert main(again) == 0 and "of 16 codes used" in capsys.readouterr().out
+    assert main([*again, "--ch=8"]) == 2
+    assert "leave out ch" in capsys.readouterr().err
     assert main([*command, *options, "--ch=3"]) == 2
     assert "groups 2 must divide" in capsys.readouterr().err

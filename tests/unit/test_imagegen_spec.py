@@ -223,3 +223,36 @@ def test_different_ids_have_different_names():
     names = [safe_name(text) for text in ("a/b", "a_b", "a b", "A/B", "", "..", "con", "ä")]
     assert len({name.lower() for name in names}) == len(names)
     assert all(not name.startswith(("-", ".")) and "/" not in name for name in names)
+
+
+def test_a_clip_of_ones_own_judges_pictures(tmp_path, capsys):
+    pytest.importorskip("open_clip")
+    from unival.cli import main
+    from unival.metrics.images import ClipScorer
+
+    (tmp_path / "pictures").mkdir()
+    for name, colour in (("red", "red"), ("blue", "blue"), ("green", "green")):
+        Image.new("RGB", (20, 20), colour).save(tmp_path / "pictures" / f"{name}.png")
+    sizes = ["--width=32", "--layers=1", "--image-size=16", "--context-length=8", "--updates=3"]
+    command = ["data", "clip", str(tmp_path / "pictures"), f"--out={tmp_path / 'own-test-clip.pt'}", *sizes]
+    assert main([*command, "--batch-size=3"]) == 0
+    said = capsys.readouterr().out
+    assert "update 3: loss" in said and "chance 33.3%" in said
+    scorer = ClipScorer(tmp_path / "own-test-clip.pt", str(tmp_path / "own-test-clip.json"))
+    values = scorer.similarity([Image.new("RGB", (9, 30), "red")] * 2, ["red", "blue"])
+    assert np.isfinite(values).all() and values[0] != values[1]
+    assert main([*command, "--batch-size=4"]) == 2
+    assert "3 pairs are fewer than batch_size 4" in capsys.readouterr().err
+    assert main([*command, "--width=40"]) == 2
+    assert "width 40 must be a multiple of 32" in capsys.readouterr().err
+
+
+def test_clip_weights_in_a_torchscript_archive(tmp_path):
+    """OpenAI's files are such archives, with three numbers that are no weights."""
+    from unival.metrics.images import _clip_state
+
+    module = torch.nn.Linear(2, 3)
+    module.register_buffer("input_resolution", torch.tensor(224))
+    torch.jit.script(module).save(str(tmp_path / "clip.pt"))
+    state = _clip_state(tmp_path / "clip.pt")
+    assert state.keys() == {"weight", "bias"} and torch.equal(state["weight"], module.weight)

@@ -11,7 +11,7 @@ import yaml
 from imagegen_fixtures import VQGAN, tiny_vqgan
 
 from unival.errors import CheckpointError, ConfigError
-from unival.imagegen.train import TrainSettings, evaluate, train
+from unival.imagegen.train import TrainSettings, evaluate, restart_unused, train
 from unival.imagegen.vqgan import Vqgan, VqganConfig
 from unival.imagegen.weights import load_vqgan, read_config, save_vqgan
 
@@ -102,6 +102,25 @@ def test_a_trained_one_keeps_pictures(tmp_path):
     again, report = load_vqgan(tmp_path / "vqgan.pt")
     assert again.sizes == model.sizes and not report.missing and not report.unexpected
     assert evaluate(again, images, images) == found
+
+
+def test_codes_out_of_use_become_copies_of_used_ones():
+    quantize = tiny_vqgan().quantize
+    before = {name: value.clone() for name, value in quantize.state_dict().items()}
+    used = torch.zeros(VQGAN.n_embed)
+    used[3], used[7] = 5, 2
+    restart_unused(quantize, used, torch.Generator().manual_seed(0))
+    kept = used > 0
+    for name, value in quantize.state_dict().items():
+        assert torch.equal(value[kept], before[name][kept])
+        parents = before[name][kept].flatten(1) if value.dim() > 1 else before[name][kept][:, None]
+        rows = value.flatten(1) if value.dim() > 1 else value[:, None]
+        nearest = torch.cdist(rows, parents).min(1).values
+        assert float(nearest.max()) < 1.5 * float(parents.std()) * rows.size(1) ** 0.5
+    assert len(quantize.embed.weight.unique(dim=0)) == VQGAN.n_embed, "copies differ"
+    same = {name: value.clone() for name, value in quantize.state_dict().items()}
+    restart_unused(quantize, torch.ones(VQGAN.n_embed), torch.Generator())
+    assert all(torch.equal(value, same[name]) for name, value in quantize.state_dict().items())
 
 
 def lightning_file(folder: Path, **more: object) -> Path:

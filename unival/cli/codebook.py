@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from unival import options as cli_options
-from unival.errors import DataError
+from unival.errors import ConfigError, DataError
 from unival.imagegen.grid import grid_side
 from unival.imagegen.options import ImageGenOptions
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--valid", metavar="SOURCE", help="pictures held out, to report their reconstruction")
     add("--out", required=True, metavar="FILE", help="weights file to write")
     add("--code-image-size", type=int, default=size, help="side of the pictures in pixels (%(default)s)")
+    add("--init-from", metavar="FILE", help="weights of this program to go on from, with their sizes")
     add("--image-dir", help="folder or .tar that relative media paths start from")
     add("--device", help="cpu, cuda, cuda:1 (default: a GPU when there is one)")
     network = parser.add_argument_group("network (defaults: those of the published vqgan_gumbel_f8)")
@@ -36,16 +37,19 @@ def run(args: argparse.Namespace) -> int:
 
     from unival.imagegen.train import TrainSettings, evaluate, train
     from unival.imagegen.vqgan import Vqgan, VqganConfig
-    from unival.imagegen.weights import save_vqgan
+    from unival.imagegen.weights import load_vqgan, save_vqgan
 
     grid_side(args.code_image_size)
     settings = cli_options.from_namespace(args, TrainSettings)
     sizes = cli_options.given(args, VqganConfig)
+    if args.init_from and sizes:
+        raise ConfigError(f"--init-from brings its own sizes: leave out {', '.join(sizes)}")
     sizes |= {"resolution": args.code_image_size, "embed_dim": sizes.get("z_channels", VqganConfig.embed_dim)}
     images = _pixels(args.source, args.image_dir, args.code_image_size)
     held = _pixels(args.valid, args.image_dir, args.code_image_size) if args.valid else images
     torch.manual_seed(settings.seed)
-    model = Vqgan(VqganConfig(**sizes)).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = Vqgan(VqganConfig(**sizes)) if args.init_from is None else load_vqgan(args.init_from)[0]
+    model.requires_grad_(True).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     print(f"{len(images)} pictures, {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     start = time.monotonic()
 

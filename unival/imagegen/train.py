@@ -1,9 +1,10 @@
 """Training a VQGAN on one's own pictures: Gumbel-softmax codes and a pixel loss.
 
 The discrete autoencoder of Ramesh et al., "Zero-shot text-to-image generation" (2021, appendix A): codes are
-relaxed by Gumbel noise at a temperature that falls during training, and pulled towards being used equally.
-There is neither a perceptual loss nor a discriminator (both need weights or much longer training), so
-reconstructions are smoother than those of the published network.
+relaxed by Gumbel noise at a temperature that falls during training. Codes that fall out of use are restarted
+(after Dhariwal et al., "Jukebox", 2020), or a few codes would win all places. There is neither a perceptual
+loss nor a discriminator (both need weights or much longer training), so reconstructions are smoother than those
+of the published network.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ import torch
 from torch import Tensor
 
 from unival.errors import ConfigError, DataError
-from unival.imagegen.vqgan import Vqgan
+from unival.imagegen.vqgan import GumbelQuantizer, Vqgan
 from unival.seeding import rng_for
+
+PERIOD = 50  # updates between two looks at the loss and at unused codes
+SETTLED = 0.6  # share of the updates after which temperature and set of codes stay as they are
+JITTER = 0.2  # of a restarted code, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,6 @@ class TrainSettings:
     last_temperature: float = field(
         default=0.0625, metadata={"help": "temperature from 60 % of the updates on"}
     )
-    kl_weight: float = field(default=1e-3, metadata={"help": "pull towards equal use of all codes"})
     seed: int = field(default=7, metadata={"help": "seed of weights, order and noise"})
 
     def __post_init__(self) -> None:
@@ -42,7 +46,7 @@ class TrainSettings:
 
     def temperature(self, update: int) -> float:
         """Temperature at an update: geometric from the first to the last, which it reaches at 60 %."""
-        share = min(update / (0.6 * self.updates), 1.0)
+        share = min(update / (SETTLED * self.updates), 1.0)
         return float(self.first_temperature * (self.last_temperature / self.first_temperature) ** share)
 
     def rate(self, update: int) -> float:
@@ -74,7 +78,7 @@ def train(
 ) -> None:
     """Train in place on pictures (N, 3, h, w) uint8; the same on every run with the same settings.
 
-    ``log`` is called with (update, mean loss since the last call) every 50 updates.
+    ``log`` is called with (update, mean loss since the last call) every PERIOD updates.
     Raises DataError when the loss is not finite.
     """
     device = next(model.parameters()).device
@@ -82,21 +86,29 @@ def train(
     noise = torch.Generator(device).manual_seed(settings.seed)
     model.train().to(memory_format=torch.channels_last)  # a third faster on a CPU
     total, count = 0.0, 0
+    used = torch.zeros(model.sizes.n_embed, device=device)
     for update in range(settings.updates):
         batch = to_range(images[_batch(len(images), update, settings)]).to(device)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(update)
-        loss = _loss(model, batch, settings.temperature(update), settings.kl_weight, noise)
+        scores = model.scores(batch).float()
+        weights = _relaxed(scores, settings.temperature(update), noise)
+        difference = model.pictures(model.quantize.vectors(weights)) - batch
+        loss = difference.abs().mean() + difference.square().mean()
         if not math.isfinite(loss.item()):
             raise DataError(f"the loss of update {update} is not finite: lower the learning rate")
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        used += torch.bincount(scores.argmax(1).flatten(), minlength=len(used))
         total, count = total + loss.item(), count + 1
-        if (update + 1) % 50 == 0 or update + 1 == settings.updates:
+        if (update + 1) % PERIOD == 0 or update + 1 == settings.updates:
             log(update + 1, total / count)
+            if update < SETTLED * settings.updates:
+                restart_unused(model.quantize, used, noise)
             total, count = 0.0, 0
+            used.zero_()
     model.eval()
 
 
@@ -108,16 +120,26 @@ def _batch(size: int, update: int, settings: TrainSettings) -> Tensor:
     return torch.from_numpy(order[place * settings.batch_size : (place + 1) * settings.batch_size])
 
 
-def _loss(
-    model: Vqgan, images: Tensor, temperature: float, kl_weight: float, noise: torch.Generator
-) -> Tensor:
-    scores = model.scores(images).float()
+def _relaxed(scores: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
+    """Gumbel-softmax weights (N, n_embed, a, b) of scores of that shape."""
     gumbel = -torch.empty_like(scores).exponential_(generator=noise).log()
-    weights = ((scores + gumbel) / temperature).softmax(dim=1)
-    difference = model.pictures(model.quantize.vectors(weights)) - images
-    log_share = scores.log_softmax(dim=1)
-    divergence = (log_share.exp() * (log_share + math.log(scores.size(1)))).sum(1).mean()
-    return difference.abs().mean() + difference.square().mean() + kl_weight * divergence
+    return ((scores + gumbel) / temperature).softmax(dim=1)
+
+
+@torch.no_grad()
+def restart_unused(quantize: GumbelQuantizer, used: Tensor, noise: torch.Generator) -> None:
+    """Turn codes that no place chose into noisy copies of ones that many did; used: (n_embed,) counts."""
+    unused = (used == 0).nonzero().squeeze(1)
+    if not 0 < len(unused) < len(used):
+        return
+    parents = torch.multinomial(used, len(unused), replacement=True, generator=noise)
+    for weight in (quantize.proj.weight, quantize.embed.weight):
+        copies = weight[parents]
+        weight[unused] = copies + JITTER * copies.std() * torch.randn(
+            copies.shape, generator=noise, device=copies.device
+        )
+    assert quantize.proj.bias is not None
+    quantize.proj.bias[unused] = quantize.proj.bias[parents]
 
 
 def to_range(images: Tensor) -> Tensor:
