@@ -174,8 +174,8 @@ def test_nocaps(place):
 
 
 def test_cc3m_cc12m_and_sbu(place):
-    place.write("Train_GCC-training.tsv", "a dog <PERSON>\thttp://x/1.jpg\né́ cat\thttp://x/2.jpg?w=1\n")
-    place.write("cc12m.tsv", "http://x/7.jpg\tthe sea\nhttp://x/8.jpg\t!!!\n")
+    place.write("Train_GCC-training.tsv", "a dog\t<PERSON>\thttp://x/1.jpg\né́ cat\thttp://x/2.jpg?w=1\n")
+    place.write("cc12m.tsv", "http://x/7.jpg\tthe\tsea\nhttp://x/8.jpg\t!!!\n")
     place.write(
         "sbu-captions-all.json",
         {"image_urls": ["http://x/a.jpg", "http://x/b.jpg"], "captions": ["a\nb", "c"]},
@@ -188,6 +188,7 @@ def test_cc3m_cc12m_and_sbu(place):
     assert place.run("cc12m", "--media-name", "cc12m/{url_file}")[0] == 0
     (row,) = place.rows("pretrain_ours/parts/cc12m_caption.tsv", "pretrain")
     assert (row["media"], row["dataset"], row["type"]) == ("cc12m/7.jpg", "cc12m", "caption")
+    assert row["caption"] == "the sea"
     assert place.dropped("cc12m") == {"no caption with a word, pretrain_ours/parts/cc12m_caption": 1}
     assert place.run("sbu")[0] == 0
     assert [r["caption"] for r in place.rows("pretrain_ours/parts/sbu_caption.tsv", "pretrain")] == [

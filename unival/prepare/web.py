@@ -14,16 +14,16 @@ _SHARD = 10_000  # files of a folder, as the usual downloader (img2dataset) make
 
 
 def _pairs(sources: Sources, url_first: bool) -> Iterator[tuple[str, str]]:
-    """Yield (address, caption) of a tab-separated list without header."""
+    """Yield (address, caption) of a tab-separated list without header; further tabs belong to the caption."""
     for number, line in sources.lines("list"):
-        cells = line.split("\t")
-        if len(cells) != 2:
+        first, tab, second = line.partition("\t") if url_first else line.rpartition("\t")
+        if not tab:
             raise DataError(
-                f"expected an address and a caption separated by a tab, found {len(cells)} cells",
+                "expected an address and a caption separated by a tab, found no tab",
                 path=str(sources.paths["list"]),
                 line=number,
             )
-        yield (cells[0], cells[1]) if url_first else (cells[1], cells[0])
+        yield (first, second) if url_first else (second, first)
 
 
 def _sbu_pairs(sources: Sources) -> Iterator[tuple[str, str]]:
