@@ -159,7 +159,7 @@ def _bars(runs: Sequence[Records], points: Sequence[str], fixed: Records) -> Any
         )
         if len(runs) > 1:
             axis.errorbar(range(len(points)), means, spread, fmt="none", color="#333", capsize=3, linewidth=1)
-        axis.bar_label(bars, [f"{m:.2f}" for m in means], fontsize=7, padding=6)
+        axis.bar_label(bars, [f"{m:.2f}" for m in means], fontsize=8, label_type="center", color="white")
         axis.set_xticks(range(len(points)), points, fontsize=7, rotation=25, ha="right")
         axis.set_title(group, fontsize=9)
         axis.set_ylim(0, 1.15 * max(*means, 1e-9, *(v.max() for v in values.values())))
