@@ -207,6 +207,15 @@ def _engine(cfg: Any) -> None:
         raise SystemExit(USER_ERROR) from None
 
 
+def plan(argv: Sequence[str]) -> str:
+    """Return what a run with these options will take: rows, updates, effective batch, memory of a step."""
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    from unival.tasks.planning import plan as plan_run
+
+    return plan_run(convert_namespace_to_omegaconf(adapt(parse(argv))))[0]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, 2 after an error that is the user's to mend (printed without traceback), or 75 when the run
     was asked to stop and has saved."""

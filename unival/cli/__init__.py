@@ -13,6 +13,7 @@ from unival.errors import UnivalError, nearest
 # verb -> (module, one-line help); modules offer add_arguments(parser) and run(args) -> exit code
 VERBS = {
     "train": ("unival.cli.train", "train from a YAML recipe"),
+    "plan": ("unival.cli.plan", "say what a recipe will take: updates, effective batch, memory"),
     "evaluate": ("unival.cli.evaluate", "predict a table and score it"),
     "predict": ("unival.cli.predict", "answer for a table, files or folders"),
     "score": ("unival.cli.score", "score saved predictions"),
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"unival {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, text) in VERBS.items():
-        verbs.add_parser(name, help=text, description=text, add_help=name != "train")
+        verbs.add_parser(name, help=text, description=text, add_help=name not in ("train", "plan"))
     data = verbs.add_parser("data", help="prepare data", description="Prepare data.")
     data_verbs = data.add_subparsers(dest="data_verb", metavar="VERB", required=True)
     for name, (_, text) in DATA_VERBS.items():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 
+from unival.errors import ConfigError
 from unival.recipe import check_options, load_recipe, to_arguments
 
 PASSES_OPTIONS = True  # whatever is not ours goes to the engine, after the recipe's own options
@@ -19,7 +19,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Resolve the recipe, check every option name, and train in this process."""
-    recipe = load_recipe(args.recipe)
+    arguments = resolve(args.recipe, extra)
+    if args.dry_run:
+        print("python -m unival.train " + shlex.join(arguments))
+        return 0
+    from unival.train import main
+
+    return main(arguments)
+
+
+def resolve(path: str, extra: list[str]) -> list[str]:
+    """Return the engine's command line for a recipe with options laid over it.
+
+    Raises:
+        ConfigError: an unknown option, or fairseq is not installed.
+    """
+    recipe = load_recipe(path)
     overrides = [word[2:].split("=", 1)[0] for word in extra if word.startswith("--")]
     for name in ("save_dir", "save-dir"):  # tables are written beside the run, so this one is needed early
         for position, word in enumerate(extra):
@@ -28,19 +43,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
             elif word == f"--{name}" and position + 1 < len(extra):
                 recipe.options["save_dir"] = extra[position + 1]
     try:
-        from unival.train import known_options, main, set_up_logging
+        from unival.train import known_options, set_up_logging
 
         set_up_logging()
         known = known_options(recipe.choices)
     except ImportError as error:
-        print(
-            f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'",
-            file=sys.stderr,
-        )
-        return 2
+        raise ConfigError(
+            f"training needs fairseq ({error}). Install it with: pip install 'unival[train]'"
+        ) from None
     check_options(overrides, known, "command line")
-    arguments = to_arguments(recipe, known) + extra
-    if args.dry_run:
-        print("python -m unival.train " + shlex.join(arguments))
-        return 0
-    return main(arguments)
+    return to_arguments(recipe, known) + extra

@@ -182,7 +182,8 @@ class Pann(nn.Module):
                 f"audio of {waveform.size(-1)} samples is too short; this network needs {self.min_samples} "
                 "(repeat or pad the clip)"
             )
-        with torch.autocast(waveform.device.type, enabled=False):
+        # a meta tensor (unival.planning) has no autocast of its own
+        with torch.autocast("cpu" if waveform.is_meta else waveform.device.type, enabled=False):
             x = self.logmel_extractor(self.spectrogram_extractor(waveform.float()))
             x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         if self.training:

@@ -1,0 +1,68 @@
+"""What a run will take, before it runs: rows, updates, effective batch, memory of a step."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from unival.data.dataset import Failure
+from unival.planning import MIB, Memory, step_memory
+from unival.tasks.schedule import plan_schedule
+
+SAMPLED = 6  # batches from all over the epoch; the largest decides the memory
+
+
+def plan(cfg: Any) -> tuple[str, Memory]:
+    """Return the plan that training would print, with the memory of a step, and that memory.
+
+    Raises:
+        UnivalError: whatever would stop the run before its first step.
+    """
+    from fairseq import tasks
+
+    task = tasks.setup_task(cfg.task)
+    per_epoch, total = plan_schedule(cfg, task)
+    dataset = task.datasets[task.args.train_subset]
+    before = _resident()
+    batches = []
+    schedule = task.schedule(dataset, cfg.dataset.batch_size, 1)
+    for position in range(0, len(schedule), max(1, len(schedule) // SAMPLED)):
+        batch = dataset.collater([dataset[item] for item in schedule[position]])
+        if isinstance(batch, Failure):
+            batch.raise_()
+        batches.append(batch)
+        if len(batches) == SAMPLED:
+            break
+    model = task.build_model(cfg.model)
+    optimizer = cfg.optimizer._name
+    memory = step_memory(
+        model,
+        [batch for batch in batches if batch],
+        _precision(cfg),
+        moments={"adam": 2, "adamax": 2, "sgd": 1 if cfg.optimizer.get("momentum") else 0}.get(optimizer, 2),
+        average=None if not cfg.ema.store_ema else torch.float32 if cfg.ema.ema_fp32 else _precision(cfg),
+    )
+    lines = [
+        task.plan(cfg, per_epoch, total),
+        f"memory of a step on one device ({str(_precision(cfg)).removeprefix('torch.')}, {optimizer}):",
+        *memory.lines(),
+        f"  {memory.peak / MIB:>9,.0f} MiB  together",
+    ]
+    if not torch.cuda.is_available():
+        lines.append(
+            f"  {(memory.peak + before) / MIB:>9,.0f} MiB  on this CPU, with the program and its libraries"
+        )
+    return "\n".join(lines), memory
+
+
+def _precision(cfg: Any) -> torch.dtype:
+    return torch.bfloat16 if cfg.common.bf16 else torch.float16 if cfg.common.fp16 else torch.float32
+
+
+def _resident() -> int:
+    """Bytes that this process has taken so far: interpreter and libraries."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,88 @@
+"""Memory counted from shapes equals what a real forward pass keeps; the plan of a real recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from unival import build_model
+from unival.planning import forward_saves, step_memory
+
+SMALL: dict[str, Any] = {
+    "encoder_embed_dim": 32, "decoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "decoder_ffn_embed_dim": 64,
+    "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "resnet_type": "resnet18", "video_encoder_name": "all_resnext14", "audio_encoder_name": "pann_cnn6",
+    "hop_size": 640,
+}  # fmt: skip
+MEDIA = {
+    "image": {"patch_images": (3, 3, 64, 64)},
+    "video": {"patch_videos": (3, 3, 4, 64, 64)},
+    "audio": {"patch_audios": (3, 20000)},
+}
+
+
+def net_input(kind: str) -> dict[str, Any]:
+    torch.manual_seed(0)
+    media = {name: torch.randn(shape) for name, shape in MEDIA[kind].items()}
+    tokens = torch.randint(4, 100, (3, 7))
+    tokens[1, 5:] = 1
+    types = torch.full((3,), list(MEDIA).index(kind))
+    return {
+        "src_tokens": tokens,
+        "src_lengths": torch.tensor([7, 5, 7]),
+        "prev_output_tokens": torch.randint(4, 100, (3, 6)),
+        "patch_types": types,
+        **media,
+    }
+
+
+def really_saved(model: torch.nn.Module, given: dict[str, Any]) -> int:
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    found: dict[int, Any] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        logits, _ = model(**given)
+    return sum(s.nbytes() for s in found.values()) + 2 * logits.numel() * 4
+
+
+@pytest.mark.parametrize("kind", list(MEDIA))
+def test_counted_activations_are_those_of_a_real_pass(kind: str) -> None:
+    model = build_model("unival_tiny", vocab_size=200, **SMALL).train()
+    given = net_input(kind)
+    real = really_saved(model, given)
+    counted = forward_saves(model.to("meta"), [given]).total
+    assert counted == pytest.approx(real, rel=0.03)
+
+
+def test_parts_follow_from_the_parameters() -> None:
+    def memory(**how: Any) -> Any:
+        model = build_model("unival_tiny", vocab_size=200, freeze_decoder=True, **SMALL)
+        return step_memory(model, [{"net_input": net_input("image"), "nsentences": 3}], **how)
+
+    model = build_model("unival_tiny", vocab_size=200, freeze_decoder=True, **SMALL)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    every = sum(p.numel() for p in model.parameters())
+    plain = memory()
+    assert trained < every
+    assert (plain.optimizer, plain.gradients, plain.average) == (8 * trained, 4 * trained, 0)
+    assert plain.peak > plain.weights + plain.optimizer + plain.activations
+    half = memory(precision=torch.bfloat16, average=torch.float32)
+    assert half.average == every * 6
+    assert half.activations < 0.75 * plain.activations
+    assert memory(moments=1).optimizer == 4 * trained
+
+
+def test_sub_batches_live_together() -> None:
+    model = build_model("unival_tiny", vocab_size=200, **SMALL)
+    parts = [{"net_input": net_input(kind), "nsentences": 3} for kind in ("image", "video")]
+    together = step_memory(model, [parts]).activations
+    alone = [step_memory(model, [part]).activations for part in parts]
+    assert together == pytest.approx(sum(alone), rel=0.01)

@@ -1,0 +1,171 @@
+"""Memory of a training step, counted from shapes: nothing is computed, so any model fits a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+MIB = 2**20
+ADAM_MOMENTS = 2
+HEADROOM = 1.1  # what an allocator cannot reuse between tensors of changing sizes
+WORKSPACE = 3  # tensors of an operation's backward pass that live beside what is saved: two gradients, a copy
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one training step on one device.
+
+    weights: the model in its compute type, with buffers and the float32 copies of reduced precision;
+    optimizer: its moments; average: the moving average; gradients: all of them at once; activations: what
+    the forward pass keeps for the backward pass; inputs: the batch; step: the most that activations,
+    gradients and workspace take together at one moment of the backward pass.
+    """
+
+    weights: int
+    optimizer: int
+    average: int
+    gradients: int
+    activations: int
+    inputs: int
+    step: int
+
+    @property
+    def peak(self) -> int:
+        """What stays from step to step, the batch, and the worst moment of the step."""
+        return self.weights + self.optimizer + self.average + self.inputs + int(HEADROOM * self.step)
+
+    def lines(self) -> list[str]:
+        """Return the parts in MiB, for the terminal."""
+        parts = {
+            "weights": self.weights,
+            "optimizer": self.optimizer,
+            "moving average": self.average,
+            "inputs": self.inputs,
+            f"a step ({self.activations / MIB:,.0f} activations, {self.gradients / MIB:,.0f} gradients)": self.step,
+        }
+        return [f"  {size / MIB:>9,.0f} MiB  {name}" for name, size in parts.items() if size]
+
+
+class _AsIfTrue(TorchFunctionMode):
+    """Tensors without content say yes when they are asked, such as whether a batch has padding."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__ and args[0].is_meta:
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass
+class Saved:
+    """What a forward pass keeps: its bytes, the largest tensor, and for each parameter used on the way the
+    bytes that were kept before it, which is what still lives when its gradient appears."""
+
+    total: int = 0
+    largest: int = 0
+    before: dict[int, int] = field(default_factory=dict)
+
+
+def forward_saves(model: nn.Module, net_inputs: Sequence[Mapping[str, Any]]) -> Saved:
+    """Run forward passes of ``model``, which is on the meta device, and count what autograd keeps.
+
+    Several inputs are sub-batches whose losses are summed: all live until the one backward pass. The logits
+    count twice: the loss keeps them in float32 until their gradient is there.
+    """
+    found = Saved()
+    storages: dict[int, Any] = {}
+    own = {tensor.untyped_storage()._cdata: id(tensor) for tensor in (*model.buffers(), *model.parameters())}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata in own:
+            found.before.setdefault(own[storage._cdata], found.total)
+        elif storage._cdata not in storages:
+            storages[storage._cdata] = storage  # held, so that no other storage can take its place
+            found.total += storage.nbytes()
+            found.largest = max(found.largest, storage.nbytes())
+        return tensor
+
+    for net_input in net_inputs:
+        with _AsIfTrue(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logits, _ = model(**_on_meta(net_input))
+        found.total += 2 * logits.numel() * 4
+    return found
+
+
+def _on_meta(net_input: Mapping[str, Any]) -> dict[str, Any]:
+    # kinds and places of media decide the path, so they keep their content
+    kinds = ("patch_types", "patch_rows")
+    return {
+        name: value.to("meta") if isinstance(value, torch.Tensor) and name not in kinds else value
+        for name, value in net_input.items()
+    }
+
+
+def _worst_moment(model: nn.Module, saved: Saved, width: int) -> int:
+    """Walk the backward pass: gradients appear as what was kept before them is freed."""
+    sizes = {id(p): p.numel() * width for p in model.parameters() if p.requires_grad}
+    # tables are looked up, not kept; the token table's gradient appears twice, from input and output
+    late = sorted(((saved.before.get(name, 0), size) for name, size in sizes.items()), reverse=True)
+    gradients, worst = 0, saved.total
+    for kept, size in late:
+        gradients += size
+        worst = max(worst, kept + gradients)
+    largest = max(sizes.values(), default=0)
+    return max(worst + WORKSPACE * saved.largest, gradients + 2 * largest)
+
+
+def step_memory(
+    model: nn.Module,
+    batches: Sequence[Any],
+    precision: torch.dtype = torch.float32,
+    moments: int = ADAM_MOMENTS,
+    average: torch.dtype | None = None,
+) -> Memory:
+    """Count the memory of a training step; ``model`` is left on the meta device.
+
+    batches: collated batches, or lists of sub-batches; the largest counts. average: type of the moving
+    average's weights, None without one.
+    """
+    parameters = list({id(p): p for p in model.parameters()}.values())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    every = sum(p.numel() for p in parameters)
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    model.to("meta").to(precision).train()
+    width = torch.empty((), dtype=precision).element_size()
+    master = 4 if precision != torch.float32 else 0
+    activations = inputs = step = 0
+    for batch in batches:
+        groups = [g for g in (batch if isinstance(batch, list) else [batch]) if g.get("nsentences")]
+        saved = forward_saves(model, [_as(group["net_input"], precision) for group in groups])
+        step = max(step, _worst_moment(model, saved, width + master))
+        activations = max(activations, saved.total)
+        inputs = max(inputs, sum(_bytes(group["net_input"]) for group in groups))
+    own_copy = width + (4 if average == torch.float32 and master else 0)
+    return Memory(
+        weights=every * width + trained * master + buffers,
+        optimizer=trained * 4 * moments,
+        average=0 if average is None else every * own_copy,
+        gradients=trained * (width + master),
+        activations=activations,
+        inputs=inputs,
+        step=step,
+    )
+
+
+def _as(net_input: Mapping[str, Any], precision: torch.dtype) -> dict[str, Any]:
+    """Give floating-point inputs the compute type, but for sound, whose front end works in float32."""
+    return {
+        name: value.to(precision)
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and name != "patch_audios"
+        else value
+        for name, value in net_input.items()
+    }
+
+
+def _bytes(net_input: Mapping[str, Any]) -> int:
+    return sum(v.numel() * v.element_size() for v in net_input.values() if isinstance(v, torch.Tensor))
