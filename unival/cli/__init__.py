@@ -13,6 +13,7 @@ from unival.errors import UnivalError, nearest
 # verb -> (module, one-line help); modules offer add_arguments(parser) and run(args) -> exit code
 VERBS = {
     "train": ("unival.cli.train", "train from a YAML recipe"),
+    "doctor": ("unival.cli.doctor", "say what is installed and what is missing"),
     "plan": ("unival.cli.plan", "say what a recipe will take: updates, effective batch, memory"),
     "evaluate": ("unival.cli.evaluate", "predict a table and score it"),
     "predict": ("unival.cli.predict", "answer for a table, files or folders"),
