@@ -134,6 +134,7 @@ def trained_for(file: FairseqFile, family: str) -> Trained:
         for f in fields(SpecOptions)
         if f.name not in UNUSED
         and not f.name.startswith("neg_")
+        and not f.name.endswith(("_path", "_file", "_statistics"))
         and isinstance(file.args.get(f.name), plain)
         and isinstance(f.default, (*plain, type(None)))
     }

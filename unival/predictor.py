@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from unival.calls import Call, ahead
 from unival.checkpoint import Loaded, load_checkpoint, vocabulary_for
 from unival.errors import ConfigError, nearest
+from unival.inputs import EXPECTED
+from unival.media import MediaError
 from unival.predictions import Drawing, Encoding, Result
 
 if TYPE_CHECKING:
@@ -229,6 +231,8 @@ class Predictor:
         chosen: dict[str, Any] | None = None,
         decoding: dict[str, Any] | None = None,
     ) -> Results:
+        if media is None:
+            raise MediaError("None", f"expected {EXPECTED}")
         call = Call(media, texts)
         results: list[Any] = [None] * len(call)
         groups = call.groups(task, modality, self.modalities)

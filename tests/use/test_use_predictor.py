@@ -211,6 +211,8 @@ def test_errors_name_what_is_wrong(predictor, media, vocabulary, tmp_path):
         predictor.caption([good, media / "absent"])
     with pytest.raises(MediaError, match=r"item 0: .*not NoneType"):
         predictor.caption([None])
+    with pytest.raises(MediaError, match="None: expected a path"):
+        predictor.caption(None)
     with pytest.raises(MediaError, match="pixels are uint8"):
         predictor.caption(np.full((8, 8, 3), 300))
     with pytest.raises(MediaError, match="text mode"):

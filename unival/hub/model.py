@@ -119,5 +119,7 @@ class UnivalModel(PreTrainedModel):
         return padded.to(input_ids.device)
 
     def predictor(self, **options: Any) -> Predictor:
-        """Return our Python interface (caption, answer, ground, ...) to this model, on its device."""
+        """Return our Python interface (caption, answer, ground, ...) to this model, on its device and in its
+        precision."""
+        options.setdefault("precision", str(self.dtype).removeprefix("torch."))
         return Predictor(self.loaded, device=str(self.device), name=self.name_or_path, **options)
