@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,28 @@ def test_errors_before_the_network_is_made(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # as if the package were not installed
     with pytest.raises(ConfigError, match=r"unival\[imagegen\]"):
         InceptionScorer(path)
+
+
+@needs_fidelity
+def test_generated_pictures_get_both_scores(weights: Path, tmp_path: Path) -> None:
+    """Statistics of the very pictures, but for a shift of one feature by 2: the distance is 4."""
+    from imagegen_fixtures import CODES, vqgan_file
+
+    from unival.imagegen.grid import read_codes, write_codes
+    from unival.imagegen.scorer import ImageScorer
+    from unival.specs import SpecOptions, get_spec
+
+    rng = np.random.default_rng(0)
+    outputs = [{"codes": write_codes(rng.integers(0, CODES, 16))} for _ in range(3)]
+    options = SpecOptions(code_image_size=32, vqgan_model_path=str(vqgan_file(tmp_path)))
+    pictures = ImageScorer.of(options).render([read_codes(output["codes"]) for output in outputs])
+    mean, covariance = feature_statistics(InceptionScorer(weights).features(pictures).features)
+    mean[0] += 2
+    np.savez(tmp_path / "real.npz", mu=mean, sigma=covariance)
+    files = {"inception_model_path": str(weights), "fid_statistics": str(tmp_path / "real.npz")}
+    spec, references = get_spec("image_gen"), [{"text": "x"}] * 3
+    metrics, info = spec.whole_set(outputs, references, replace(options, **files))
+    assert metrics["fid"] == pytest.approx(4, abs=0.05) and metrics["inception_score"] >= 1
+    assert info["inception"]["sha256"] == file_hash(weights) and info["inception"]["images"] == 3
+    assert info["inception"]["reference"] == "real.npz" and "no clip_model_path" in info["skipped"]
+    assert spec.whole_set(outputs, references, options)[0] == {}

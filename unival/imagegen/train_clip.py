@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unival.errors import ConfigError
-from unival.metrics.images import ClipScorer, r_precision
+from unival.metrics.images import ClipScorer, new_clip, r_precision
 from unival.seeding import rng_for
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def train_clip(
     config.write_text(json.dumps(settings.architecture(), indent=1) + "\n", encoding="utf-8")
     open_clip.add_model_config(config)
     torch.manual_seed(settings.seed)
-    model, _, preprocess = open_clip.create_model_and_transforms(config.stem, pretrained=None, device=device)
+    model, preprocess = new_clip(open_clip, config.stem, device)
     pixels = torch.stack([preprocess(picture) for picture in pictures])
     tokens = open_clip.get_tokenizer(config.stem)(list(captions))
     optimizer = torch.optim.AdamW(model.parameters(), settings.lr, betas=(0.9, 0.98), weight_decay=0.1)

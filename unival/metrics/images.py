@@ -8,6 +8,7 @@ resizer, so record both with the score.
 from __future__ import annotations
 
 import hashlib
+import logging
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -174,9 +175,7 @@ class ClipScorer:
                 "CLIP similarity needs open_clip_torch: pip install 'unival[imagegen]'"
             ) from error
         name = _clip_architecture(open_clip, architecture)
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(
-            name, pretrained=None, pretrained_text=False, device=device
-        )
+        self.model, self.preprocess = new_clip(open_clip, name, device)
         try:
             self.model.load_state_dict(_clip_state(weights))
         except RuntimeError as error:
@@ -207,6 +206,19 @@ class ClipScorer:
     def similarity(self, images: Iterable[Any], texts: Iterable[str]) -> Array:
         """Cosine similarity (N,) of paired PIL images and texts."""
         return clip_similarity(self.images(images), self.texts(texts))
+
+
+def new_clip(open_clip: Any, name: str, device: str) -> tuple[Any, Any]:
+    """A model of open_clip with random weights, and its preprocessing of PIL images."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it warns of the random weights, which are what is asked for
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, pretrained=None, pretrained_text=False, device=device
+        )
+    finally:
+        logging.disable(disabled)
+    return model, preprocess
 
 
 def _clip_architecture(open_clip: Any, architecture: str) -> str:
