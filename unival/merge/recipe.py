@@ -174,6 +174,8 @@ class MergeRecipe:
                 raise ConfigError(
                     "'lambdas' is for method linear or slerp with two models without coefficients"
                 )
+            if len({_folder(x) for x in self.lambdas}) < len(self.lambdas):
+                raise ConfigError(f"lambdas {list(self.lambdas)}: two of them are the same to two decimals")
             return
         for coefficients in (self.coefficients, *(part.coefficients for part in self.parts)):
             self._check_sum(coefficients)
@@ -225,8 +227,13 @@ class MergeRecipe:
         if not self.lambdas:
             return [self]
         return [
-            self.with_coefficients((x, 1 - x), out=os.path.join(self.out, f"l{x:.2f}")) for x in self.lambdas
+            self.with_coefficients((x, 1 - x), out=os.path.join(self.out, _folder(x))) for x in self.lambdas
         ]
+
+
+def _folder(value: float) -> str:
+    """Name of the result of one lambda."""
+    return f"l{value:.2f}"
 
 
 def choice(name: str, value: str, choices: Mapping[str, Any] | Sequence[str]) -> None:

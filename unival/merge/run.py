@@ -44,7 +44,6 @@ def merge(recipe: MergeRecipe, say: Say = lambda line: None) -> list[Merged]:
     Memory: the largest tensor a few times over, whatever the number of models. Raises ConfigError and
     CheckpointError for what cannot be merged; nothing is then written.
     """
-    unmatched = [p.include for p in recipe.parts]
     done = []
     hashes: dict[str, str] = {}
     Path(recipe.out).parent.mkdir(parents=True, exist_ok=True)
@@ -54,11 +53,10 @@ def merge(recipe: MergeRecipe, say: Say = lambda line: None) -> list[Merged]:
         made = plan(sources, names, recipe.only_some)
         if base is not None:
             check_base(base, sources, made)
-        for part, include in zip(recipe.parts, unmatched, strict=True):
+        for part in recipe.parts:
             if not any(part.covers(key) for key in made.specs):
-                raise ConfigError(
-                    f"no weight of the models is covered by the part that includes {', '.join(include)}"
-                )
+                listed = ", ".join(part.include)
+                raise ConfigError(f"no weight of the models is covered by the part that includes {listed}")
         for point in recipe.points():
             done.append(_one(point, sources, base, made, hashes, say))
     return done
@@ -134,8 +132,8 @@ class _Merger:
         owners = self.made.owners[key]
         coefficients = self.recipe.coefficients_of(key)
         spec = self.made.specs[key]
-        first = max(owners, key=lambda k: (abs(coefficients[k]), -k))
         if not spec.dtype.is_floating_point:
+            first = max(owners, key=lambda k: (abs(coefficients[k]), -self.order.index(k)))
             return self.sources[first].read(key)
         if STATISTICS.search(key):
             if self.recipe.batchnorm == "first":
@@ -147,8 +145,6 @@ class _Merger:
 
     def _weight(self, key: str, coefficients: Sequence[float]) -> Weight:
         order = [k for k in self.order if k in self.made.owners[key]]
-        if self.recipe.method == "slerp":
-            order = list(self.made.owners[key])  # two models: the formula is the same from either end
 
         def read(k: int) -> Tensor:
             return _wide(self.sources[order[k]].read(key))
