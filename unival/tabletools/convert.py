@@ -122,12 +122,15 @@ def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]
         "inputs": {"bpe_dir": f"{own}/vocabulary"},
         "checkpoint": {"save_dir": f"${{UNIVAL_OUT}}/{place.name}"},
     }
-    networks = {
-        "video": {"video_encoder_name": "all_resnext14"},
-        "audio": {"audio_encoder_name": "pann_cnn6", "hop_size": 640},
+    networks: dict[str, dict[str, Any]] = {
+        "video": {"model": {"video_encoder_name": "all_resnext14"}},
+        "audio": {
+            "model": {"audio_encoder_name": "pann_cnn6", "hop_size": 1024},
+            "inputs": {"sample_rate": 32000, "max_audio_len": 160000},
+        },
     }
-    if spec.modality in networks:
-        content["model"] = networks[spec.modality]
+    for section, values in networks.get(spec.modality, {}).items():
+        content[section] = {**content.get(section, {}), **values}
     if spec.name == "matching":
         content["inputs"]["modality"] = spec.modality
     path = folder / "recipe.yaml"

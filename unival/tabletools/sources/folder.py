@@ -86,7 +86,9 @@ def _columns(
     lower = {column.lower(): column for column in table.columns}
     found: dict[str, str | tuple[str, ...]] = {}
     for item in spec.fields:
-        choices = (given[item.name],) if item.name in given else (item.name, *USUAL.get(item.name, ()))
+        # a field that a task can do without is only taken by its own name: 'label' is no premise caption
+        usual = USUAL.get(item.name, ()) if item.required or item.target else ()
+        choices = (given[item.name],) if item.name in given else (item.name, *usual)
         hit = next((lower[c.lower()] for c in choices if c.lower() in lower), None)
         corners = _CORNERS[box_format]
         if hit is not None and hit not in found.values():
