@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairseq.tasks import register_task
 
+from unival.specs import OWN
 from unival.tasks.base import UnivalTask
 
 
@@ -61,3 +62,9 @@ class MatchingTask(UnivalTask):
     """Does the text describe the image, video or sound? (``--modality``; not a task of the reference)"""
 
     spec_name = "matching"
+
+
+for _name, _spec in OWN.items():
+    register_task(_name)(
+        type(f"{_spec.__name__}Task", (UnivalTask,), {"spec_name": _name, "modality": _spec.modalities[0]})
+    )

@@ -25,6 +25,7 @@ import unival.tasks.image_gen
 import unival.tasks.mixture
 import unival.tasks.options
 import unival.tasks.planning
+import unival.tasks.preflight
 import unival.tasks.pretrain
 import unival.tasks.safety
 import unival.tasks.schedule

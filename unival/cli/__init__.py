@@ -74,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     verb = words[0]
     rest = arguments[arguments.index(verb) + 1 :]
-    module = import_module(table[verb][0])
-    prefix = "unival data" if table is DATA_VERBS else "unival"
-    parser = argparse.ArgumentParser(prog=f"{prefix} {verb}", description=table[verb][1], allow_abbrev=False)
-    module.add_arguments(parser)
     try:
+        module = import_module(table[verb][0])
+        prefix = "unival data" if table is DATA_VERBS else "unival"
+        parser = argparse.ArgumentParser(
+            prog=f"{prefix} {verb}", description=table[verb][1], allow_abbrev=False
+        )
+        module.add_arguments(parser)
         if getattr(module, "PASSES_OPTIONS", False):
             args, extra = parser.parse_known_args(rest)
             return int(module.run(args, extra))

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from unival.errors import ConfigError, nearest
+from unival.plugins import load_plugins
 from unival.specs.base import Field, TaskSpec
 from unival.specs.caption import CaptionSpec
 from unival.specs.entailment import EntailmentSpec
@@ -36,7 +39,32 @@ SPECS: dict[str, type[TaskSpec]] = {
     )
 }
 
-__all__ = ["SPECS", "Field", "NegativePool", "PretrainSpec", "SpecOptions", "TaskSpec", "get_spec"]
+__all__ = [
+    "OWN",
+    "SPECS",
+    "Field",
+    "NegativePool",
+    "PretrainSpec",
+    "SpecOptions",
+    "TaskSpec",
+    "get_spec",
+    "register",
+]
+
+OWN: dict[str, type[TaskSpec]] = {}  # descriptions from outside the project
+Spec = TypeVar("Spec", bound=type[TaskSpec])
+
+
+def register(spec: Spec) -> Spec:
+    """Add a task description under its name; training gets a task of that name. Serves as a decorator.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    if spec.name in SPECS:
+        raise ConfigError(f"there is a task '{spec.name}' already; choose another name")
+    SPECS[spec.name] = OWN[spec.name] = spec
+    return spec
 
 
 def get_spec(name: str, modality: str | None = None) -> TaskSpec:
@@ -45,3 +73,6 @@ def get_spec(name: str, modality: str | None = None) -> TaskSpec:
     if name not in SPECS:
         raise ConfigError(f"unknown task '{name}'; tasks: {', '.join(SPECS)}.{nearest(name, SPECS)}")
     return SPECS[name](modality or SPECS[name].modalities[0])
+
+
+load_plugins()
