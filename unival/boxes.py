@@ -47,6 +47,17 @@ def inside(box: Box, size: tuple[int, int]) -> Box:
     return parse_box(clipped)
 
 
+def drawable(box: Sequence[float], size: tuple[int, int]) -> Box:
+    """Return a predicted box as a rectangle that can be drawn into a picture of ``size`` (width, height).
+
+    A model may predict corners in the wrong order, or outside the picture.
+    """
+    (width, height), (x0, y0, x1, y1) = size, (float(value) for value in box)
+    left, right = sorted(min(max(x, 0.0), width - 1.0) for x in (x0, x1))
+    top, bottom = sorted(min(max(y, 0.0), height - 1.0) for y in (y0, y1))
+    return left, top, right, bottom
+
+
 def scale(box: Sequence[float], resize: tuple[float, float]) -> np.ndarray:
     """Return float32 (4,): a box in original pixels moved to network pixels by (width, height) ratios."""
     ratios = np.asarray([resize[0], resize[1], resize[0], resize[1]], dtype=np.float32)

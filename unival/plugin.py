@@ -13,6 +13,7 @@ import unival.criterions.caption_scst
 import unival.criterions.clip_scst
 import unival.criterions.grounding_scst
 import unival.criterions.label_smoothed
+import unival.criterions.scst
 import unival.data.dataset
 import unival.data.iterator
 import unival.models.ema

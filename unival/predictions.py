@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from unival.boxes import Box
+from unival.boxes import Box, drawable
 from unival.errors import ConfigError
 from unival.inputs import Inputs
 
@@ -57,7 +57,7 @@ class Result:
             raise ConfigError(f"this result is the text {self.text!r}: only boxes (ground) are drawn")
         picture = Inputs(self.medium).image("0").copy()
         line = width or max(2, min(picture.size) // 100)
-        ImageDraw.Draw(picture).rectangle(self.box, outline=colour, width=line)
+        ImageDraw.Draw(picture).rectangle(drawable(self.box, picture.size), outline=colour, width=line)
         return picture
 
 

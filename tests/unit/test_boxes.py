@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unival.boxes import dequantise, inside, parse_box, quantise, scale
+from unival.boxes import dequantise, drawable, inside, parse_box, quantise, scale
 from unival.errors import ConfigError, DataError
 
 
@@ -65,3 +65,16 @@ def test_boxes_outside_the_image() -> None:
     for box in ((0.0, 0.0, 66.0, 48.0), (-2.0, 0.0, 5.0, 5.0), (0.0, 0.0, 5.0, 100.0)):
         with pytest.raises(DataError, match="outside its image of 64 x 48"):
             inside(box, (64, 48))
+
+
+@pytest.mark.parametrize(
+    ("box", "drawn"),
+    [
+        ((2, 3, 8, 9), (2, 3, 8, 9)),
+        ((8, 9, 2, 3), (2, 3, 8, 9)),
+        ((-5, 4, 90, 4), (0, 4, 19, 4)),
+        ((50, 50, 60, 60), (19, 9, 19, 9)),
+    ],
+)
+def test_any_predicted_box_can_be_drawn(box: tuple[float, ...], drawn: tuple[float, ...]) -> None:
+    assert drawable(box, (20, 10)) == drawn

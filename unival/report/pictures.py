@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unival.boxes import drawable
 from unival.media import MediaError, MediaLoader
 
 if TYPE_CHECKING:
@@ -44,15 +45,8 @@ def _image(item: Mapping[str, Any], loader: MediaLoader) -> Image.Image:
     pen = ImageDraw.Draw(large)
     for key, colour, width in (("true_box", TRUE_BOX, 5), ("box", PREDICTED_BOX, 2)):
         if item.get(key):
-            x0, y0, x1, y1 = (float(value) * factor for value in item[key])
-            # a model may predict corners in the wrong order, or outside the picture
-            corners = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
-            limits = (large.width - 1, large.height - 1) * 2
-            pen.rectangle(
-                [float(np.clip(c, 0, limit)) for c, limit in zip(corners, limits, strict=True)],
-                outline=colour,
-                width=width,
-            )
+            scaled = [float(value) * factor for value in item[key]]
+            pen.rectangle(drawable(scaled, large.size), outline=colour, width=width)
     return large
 
 
