@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from unival.imagegen.options import ImageGenOptions
 
-PICTURES_AT_ONCE = 16  # bounds the memory of decoding and comparing
+AT_ONCE = 16  # bounds the memory of decoding and comparing
+T = TypeVar("T")
 
 
 class ImageScorer:
@@ -37,6 +39,7 @@ class ImageScorer:
             )
         self.vqgan, self.clip, self.info = vqgan, clip, info
         self.num_codes = vqgan.sizes.n_embed
+        self.device = str(next(vqgan.parameters()).device)
 
     @classmethod
     def of(cls, options: ImageGenOptions, device: str | None = None) -> ImageScorer:
@@ -59,34 +62,36 @@ class ImageScorer:
 
     def render(self, grids: Sequence[Sequence[int]]) -> list[Image]:
         """Pictures (mode RGB) of square grids of codes in row-major order, all of one size."""
+        return list(self.stream(grids))
+
+    def stream(self, grids: Iterable[Sequence[int]]) -> Iterator[Image]:
+        """The same one after the other, for sets that do not fit the memory."""
         from PIL import Image
 
-        codes = torch.tensor(grids)
-        side = round(codes.size(1) ** 0.5)
-        device = next(self.vqgan.parameters()).device
-        pictures: list[Image.Image] = []
-        for part in codes.view(-1, side, side).split(PICTURES_AT_ONCE):
-            pixels = ((self.vqgan.decode(part.to(device)) + 1) * 127.5).round().to(torch.uint8)
-            pictures += [Image.fromarray(p) for p in pixels.permute(0, 2, 3, 1).cpu().numpy()]
-        return pictures
+        for part in _batches(grids):
+            codes = torch.tensor(part, device=self.device)
+            side = round(codes.size(1) ** 0.5)
+            pixels = ((self.vqgan.decode(codes.view(-1, side, side)) + 1) * 127.5).round().to(torch.uint8)
+            yield from (Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).cpu().numpy())
 
-    def to_text(self, pictures: Sequence[Image], texts: Sequence[str]) -> Array:
+    def to_text(self, pictures: Iterable[Image], texts: Sequence[str]) -> Array:
         """Cosine similarity (N,) of pictures and captions, paired by position."""
         return clip_similarity(self.picture_features(pictures), self.text_features(texts))
 
-    def to_pictures(self, pictures: Sequence[Image], others: Sequence[Image]) -> Array:
+    def to_pictures(self, pictures: Iterable[Image], others: Iterable[Image]) -> Array:
         """Cosine similarity (N,) of pictures and other pictures, paired by position."""
         return clip_similarity(self.picture_features(pictures), self.picture_features(others))
 
-    def picture_features(self, pictures: Sequence[Image]) -> Array:
+    def picture_features(self, pictures: Iterable[Image]) -> Array:
         """CLIP features (N, D) of pictures."""
-        return _joined(self._clip().images, pictures)
+        return np.concatenate([self._clip().images(part) for part in _batches(pictures)])
 
     def text_features(self, texts: Sequence[str]) -> Array:
         """CLIP features (N, D) of texts; equal ones are run once."""
         distinct = list(dict.fromkeys(texts))
         place = {text: k for k, text in enumerate(distinct)}
-        return _joined(self._clip().texts, distinct)[[place[text] for text in texts]]
+        features = np.concatenate([self._clip().texts(part) for part in _batches(distinct)])
+        return features[[place[text] for text in texts]]
 
     def _clip(self) -> ClipScorer:
         if self.clip is None:
@@ -108,6 +113,7 @@ def _scorer(
     return ImageScorer(vqgan.to(device), clip, **info)
 
 
-def _joined(run: Any, items: Sequence[Any]) -> Array:
-    parts = [items[k : k + PICTURES_AT_ONCE] for k in range(0, len(items), PICTURES_AT_ONCE)]
-    return np.concatenate([run(part) for part in parts])
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, AT_ONCE)):
+        yield batch

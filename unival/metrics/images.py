@@ -124,10 +124,15 @@ def r_precision(image_features: npt.ArrayLike, text_features: npt.ArrayLike) -> 
     images, texts = _matrix(image_features, "image features", 1), _matrix(text_features, "text features", 1)
     if images.shape != texts.shape:
         raise DataError(f"{images.shape} image features do not pair with {texts.shape} text features")
-    similarity = _unit(images) @ _unit(texts).T
-    own = np.diagonal(similarity).copy()
-    np.fill_diagonal(similarity, -np.inf)
-    return float((own > similarity.max(axis=1)).mean()) if len(own) > 1 else 1.0
+    images, texts = _unit(images), _unit(texts)
+    hits = 0
+    for first in range(0, len(images), 1024):  # all pairs at once would not fit the memory
+        similarity = images[first : first + 1024] @ texts.T
+        rows = np.arange(len(similarity))
+        own = similarity[rows, first + rows].copy()
+        similarity[rows, first + rows] = -np.inf
+        hits += int((own > similarity.max(axis=1)).sum())
+    return hits / len(images) if len(images) > 1 else 1.0
 
 
 def file_hash(path: str | Path) -> str:

@@ -14,7 +14,6 @@ from unival.errors import CheckpointError, ConfigError, DataError
 from unival.imagegen.grid import grid_side, read_codes, read_grids, write_codes
 from unival.media.loader import MediaLoader
 from unival.prompts import prompt
-from unival.seeding import rng_for
 from unival.specs.base import Field, TaskSpec, bad_value, row_id, shorten, text_of
 from unival.specs.inputs import media_reference
 from unival.specs.options import SpecOptions
@@ -213,30 +212,10 @@ class ImageGenSpec(TaskSpec):
         self, predictions: Sequence[Any], references: Sequence[Any], options: SpecOptions
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """Return r_precision with a CLIP, fid and inception_score with an Inception network."""
-        if not options.vqgan_model_path:
-            return {}, {"skipped": "no vqgan_model_path: codes only, no pictures"}
-        scorer = self._scorer(options)
-        info: dict[str, Any] = dict(scorer.info)
-        metrics: dict[str, float] = {}
-        texts = [prediction["codes"] for prediction in predictions]
-        pictures = scorer.render(read_grids(texts, options.code_image_size))
-        if scorer.clip is not None:
-            from unival.metrics.images import r_precision
+        from unival.imagegen.scores import set_scores
 
-            captions = scorer.text_features([reference["text"] for reference in references])
-            metrics["r_precision"] = r_precision(scorer.picture_features(pictures), captions)
-            info["similarity"] = options.eval_clip_method
-        else:
-            info["skipped"] = "no clip_model_path: no similarity"
-        if options.inception_model_path:
-            from unival.metrics.inception import InceptionScorer
-
-            found = InceptionScorer(options.inception_model_path).score(
-                pictures, options.fid_statistics, splits=1, shuffle_seed=None
-            )
-            metrics |= {name: value for name, value in found.corpus.items() if name != "inception_score_std"}
-            info["inception"] = found.info
-        return metrics, info
+        codes = [prediction["codes"] for prediction in predictions]
+        return set_scores(codes, [reference["text"] for reference in references], options)
 
     def baseline(
         self,
@@ -246,20 +225,20 @@ class ImageGenSpec(TaskSpec):
         media: MediaLoader | None = None,
     ) -> dict[str, float]:
         """Score real pictures that have nothing to do with the caption: reconstructions of training rows."""
-        codes = [
-            read_codes(reference["codes"])
-            for row in train_rows
-            if "codes" in (reference := self.reference(row, options))
-        ]
-        if not codes:
+        from unival.imagegen.scores import unrelated_score
+
+        found = (self.reference(row, options).get("codes") for row in train_rows)
+        grids = [read_codes(codes) for codes in found if codes]
+        if not grids:
             raise DataError("the training rows carry no codes: there is no unrelated picture to compare with")
-        texts = [self._text(row, options) for row in eval_rows]
-        scorer = self._scorer(options)
-        drawn = rng_for(options.seed, 0, len(texts), "unrelated pictures").integers(
-            len(codes), size=len(texts)
+        rows = list(eval_rows)
+        own = ((row, self.reference(row, options).get("codes", "")) for row in rows)
+        pictures = (
+            self._picture(row, media or MediaLoader(), read_codes(codes), options) for row, codes in own
         )
-        pictures = scorer.render([codes[k] for k in drawn])
-        return {"score": float(scorer.to_text(pictures, texts).mean())}
+        return unrelated_score(
+            grids, [self._text(row, options) for row in rows], pictures, options, options.seed
+        )
 
     def answer_of(self, reference: Any) -> Any:
         """Return the perfect output for a reference."""
