@@ -36,7 +36,12 @@ def load_network(network: nn.Module, path: str | Path, mel_bank: str = "file") -
     the number of bands differs (reference behaviour). ``mel_bank``: see the option of that name.
     Raises CheckpointError when the rest does not fit.
     """
-    state, skipped = _network_state(_read(Path(path)))
+    return take_network(network, _read(Path(path)), str(path), mel_bank)
+
+
+def take_network(network: nn.Module, content: Any, path: str, mel_bank: str = "file") -> LoadReport:
+    """:func:`load_network` for the content of a file that was read; ``path`` is for messages."""
+    state, skipped = _network_state(content)
     own = network.state_dict()
     apart: dict[str, str] = {}  # patterns of keys that are not taken though the file has them
     bands = [s[MEL_BANK].size(1) for s in (state, own) if MEL_BANK in s]
