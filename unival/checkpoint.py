@@ -289,7 +289,7 @@ def load_checkpoint(path: str | Path, weights: str = "auto", vocabulary: Vocabul
     if family == BART:
         raise CheckpointError(
             f"'{path}' is fairseq's BART, a model of text alone: stage 1 of pretraining starts from it "
-            "(--restore-file), and it cannot be used as it is"
+            "(--init-from), and it cannot be used as it is"
         )
     state, kind = file.weights(weights)
     if vocabulary is None:
