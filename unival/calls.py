@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unival.errors import ConfigError, DataError
 from unival.inputs import Inputs, describe
+from unival.media.source import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from unival.batch import Example
@@ -19,7 +20,7 @@ T = TypeVar("T")
 class Call:
     """The inputs and texts of one call, row by row."""
 
-    def __init__(self, media: Any, texts: dict[str, Any]) -> None:
+    def __init__(self, media: Any, texts: dict[str, Any], limits: Limits = DEFAULT_LIMITS) -> None:
         lists = [text for text in texts.values() if isinstance(text, list)]
         given = media if isinstance(media, list) else None
         self.several = given is not None or bool(lists)
@@ -30,7 +31,8 @@ class Call:
                 "inputs, or one per input"
             )
         self.count = counts.pop() if counts else 1
-        self.inputs = Inputs([] if media is None else media, remember=given is None and self.count > 1)
+        remember = given is None and self.count > 1
+        self.inputs = Inputs([] if media is None else media, limits, remember)
         self.places = list(range(self.count)) if given is not None else [0] * self.count
         self.texts = [
             {
@@ -97,7 +99,9 @@ class Call:
             example = self._example(decoder, row) if self.inputs.given else None
             if replaced:
                 ids = vocabulary.encode(f" {self.texts[row]['text'].strip()}")
-                rest = {"modality": example.modality, "media": example.media} if example is not None else {}
+                rest: dict[str, Any] = (
+                    {"modality": example.modality, "media": example.media} if example is not None else {}
+                )
                 example = compose(str(row), ids, [], vocabulary, decoder.options, **rest)
             assert example is not None
             examples.append(example)
