@@ -138,6 +138,7 @@ def test_grids(family, recipes, tmp_path):
         ({"merge": None}, "'grid' needs 'merge'"),
         ({"search": {"validation": ["caption"], "test": ["nope"]}}, "no evaluation is named 'nope'"),
         ({"evaluations": []}, "at least one"),
+        ({"also": {"a/b": "x"}}, "leave out '/'"),
         ({"evaluations": [{"recipe": "a.yaml", "tabel": "x"}]}, "Did you mean 'table'"),
     ],
 )

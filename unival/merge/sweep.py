@@ -15,6 +15,7 @@ from typing import Any
 from unival.errors import ConfigError, nearest
 from unival.evaluate.parts import write_atomically
 from unival.evaluate.provenance import file_hash, sha256
+from unival.evaluate.recipe import read_recipe
 from unival.merge.recipe import MergeRecipe, built
 from unival.merge.run import merge
 from unival.merge.tables import Measured
@@ -73,6 +74,9 @@ class SweepRecipe:
             raise ConfigError("'grid' needs 'merge', the models that are merged at every point")
         if not self.grid and not self.also and self.search is None:
             raise ConfigError("nothing to score: give 'grid', 'also' or 'search'")
+        for name in self.also:
+            if name != Path(name).name:
+                raise ConfigError(f"the name '{name}' under 'also' is used as a folder's name; leave out '/'")
         for name in self.grid:
             if name not in (*COEFFICIENTS, *VARIED):
                 known = (*COEFFICIENTS, *VARIED)
@@ -221,8 +225,11 @@ class Scorer:
             made: Any = [settings, nested, [self._hash(path) for path in inputs]]
         else:
             made = self._hash(str(point.checkpoint))
-        files = [evaluation.recipe] + ([evaluation.table] if evaluation.table else [])
-        identity = [made, {**asdict(evaluation), "group": None}, sha256(files)]
+        recipe = read_recipe(evaluation.recipe)
+        table = evaluation.table or recipe.table
+        path = table.get("path") if isinstance(table, Mapping) else table
+        rows = sha256([path]) if path and Path(path).is_file() else None
+        identity = [made, {**asdict(evaluation), "group": None}, asdict(recipe), rows]
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
     def _cached(self, point: Point, evaluation: Measured, key: str) -> dict[str, Any] | None:
