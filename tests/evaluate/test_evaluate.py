@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OPTIONS, make_checkpoint
+from evaluate_models import OPTIONS, make_checkpoint
 
 from unival.cli import main
 from unival.report import write_report

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import unival
+from evaluate_models import unival
 
 from unival.cli import main
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import unival
+from evaluate_models import unival
 
 from unival.cli import main
 from unival.errors import ConfigError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from checks import weights
-from conftest import DATA, FIRST_OPTIONS, MODEL, ROOT, command
+from plugin_runs import DATA, FIRST_OPTIONS, MODEL, ROOT, command
 
 
 def call(words: list, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 from script_lines import BROKEN, COMMANDS, DOCS, SCRIPTS, TRAINING, cells, codes, split, without_plugin
 
 from unival.config import PARTS, REFUSED, ModelConfig
@@ -159,7 +160,7 @@ def test_rewarded_soups_arrive() -> None:
 
 
 def test_what_is_refused_says_what_to_use_instead() -> None:
-    from unival.train import parse
+    from unival.train import adapt, parse
 
     for script, args in TRAINING.items():
         with pytest.raises(ConfigError, match=r"--user-dir .* does not exist; leave it out"):
@@ -168,6 +169,9 @@ def test_what_is_refused_says_what_to_use_instead() -> None:
             with pytest.raises(ConfigError, match=r"unexpected word ' '.* no blank after it"):
                 parse([word for word in args if not word.startswith("--user-dir")])
     base = without_plugin(TRAINING["caption/unival_caption_stage_1.sh"])
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"--fp16 needs a GPU .* Use --bf16"):
+            adapt(parse(base))
     with pytest.raises(ConfigError, match="freeze_image_encoder"):
         dataclasses_of(parse([*base, "--freeze-perception"]))
     with pytest.raises(ConfigError, match="Did you mean"):

@@ -1,0 +1,196 @@
+"""Options of small runs, and a way to run trainings in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("fairseq")
+
+# About a million parameters; a few updates take seconds.
+MODEL = [
+    "--arch=unival_tiny",
+    "--encoder-embed-dim=32",
+    "--decoder-embed-dim=32",
+    "--encoder-ffn-embed-dim=64",
+    "--decoder-ffn-embed-dim=64",
+    "--encoder-layers=1",
+    "--decoder-layers=1",
+    "--encoder-attention-heads=2",
+    "--decoder-attention-heads=2",
+    "--image-encoder-name=resnet",
+    "--resnet-type=resnet18",
+    "--image-bucket-size=4",
+    "--code-image-size=32",
+    "--token-bucket-size=32",
+    "--max-source-positions=64",
+    "--max-target-positions=64",
+]
+DATA = [
+    "--patch-image-size=32",
+    "--patch-frame-size=32",
+    "--num-frames=2",
+    "--max-image-size=64",
+    "--sample-rate=16000",
+    "--max-audio-len=8000",
+    "--max-src-length=20",
+    "--max-tgt-length=12",
+]
+TRAIN = [
+    "--criterion=adjust_label_smoothed_cross_entropy",
+    "--optimizer=adam",
+    "--adam-betas=(0.9,0.98)",
+    "--lr=1e-3",
+    "--lr-scheduler=polynomial_decay",
+    "--warmup-ratio=0.25",
+    "--clip-norm=1.0",
+    "--batch-size=8",
+    "--batch-size-valid=16",
+    "--seed=3",
+    "--num-workers=0",
+    "--log-interval=1",
+    "--log-format=simple",
+    "--no-epoch-checkpoints",
+]
+FIRST_OPTIONS = [*MODEL, *DATA, *TRAIN]
+
+
+@dataclass
+class Finished:
+    """A finished run: exit code, what it printed on either stream, its folder and its records."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    @property
+    def records(self) -> list[dict]:
+        path = self.folder / "train_log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def losses(self) -> list[float]:
+        return [r["loss"] for r in self.records if r["split"] == "train"]
+
+    def scores(self) -> list[dict]:
+        return [r for r in self.records if r["split"] == "valid"]
+
+    def ok(self) -> Finished:
+        assert self.code == 0, self.text
+        return self
+
+
+class Runner:
+    """Client of ``runner.py``."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("runner.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.env,
+            cwd=ROOT,
+        )
+        self.codes: dict[int, int] = {}
+        self.count = 0
+        self._read()
+
+    def _read(self) -> dict:
+        line = self.process.stdout.readline()
+        assert line, "the runner died"
+        answer = json.loads(line)
+        if "code" in answer:
+            self.codes[answer["pid"]] = answer["code"]
+        return answer
+
+    def start(
+        self,
+        argv: list[str],
+        folder: Path,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+        program: str = "unival.train",
+    ) -> Started:
+        """Start ``python -m PROGRAM ARGV...``; ``folder`` is where the run will write its records."""
+        self.count += 1
+        log = self.scratch / f"run{self.count}"
+        words = [str(word) for word in argv]
+        job = {"program": program, "argv": words, "env": env or {}, "cwd": str(cwd), "log": str(log)}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = self._read()
+        while "code" in answer:
+            answer = self._read()
+        return Started(self, answer["pid"], log, folder)
+
+    def wait(self, pid: int) -> int:
+        while pid not in self.codes:
+            self._read()
+        return self.codes[pid]
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+@dataclass
+class Started:
+    runner: Runner
+    pid: int
+    log: Path
+    folder: Path
+
+    def finish(self) -> Finished:
+        code = self.runner.wait(self.pid)
+        return Finished(code, self._text(".out"), self._text(".err"), self.folder)
+
+    def _text(self, ending: str) -> str:
+        return self.log.with_suffix(ending).read_text()
+
+    def kill_after(self, update: int) -> None:
+        """Kill the whole process group once ``update`` is logged."""
+        path = self.folder / "train_log.jsonl"
+        for _ in range(30_000):
+            if path.is_file() and any(
+                f'"update": {update},' in line for line in path.read_text().splitlines()
+            ):
+                break
+            assert self.pid not in self.runner.codes, self._text(".err")
+            time.sleep(0.01)
+        else:
+            raise AssertionError(f"update {update} never came: {self._text('.err')}")
+        os.killpg(self.pid, signal.SIGKILL)
+        assert self.runner.wait(self.pid) == -signal.SIGKILL
+
+
+def command(task: str, data, world: Path, folder: Path, *options: str) -> list[str]:
+    """Options of the engine for a small run; ``data`` is one path or several."""
+    paths = str(data) if isinstance(data, (str, Path)) else ",".join(str(path) for path in data)
+    where = [
+        f"--task={task}",
+        f"--bpe-dir={world / 'vocabulary'}",
+        f"--image-dir={world}",
+        f"--save-dir={folder}",
+    ]
+    return [paths, *where, *FIRST_OPTIONS, *options]
