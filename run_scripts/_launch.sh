@@ -31,7 +31,8 @@ if [ -n "${SUBMIT:-}" ]; then
   command=(sbatch --requeue --open-mode=append --signal=B:USR1@120 "${asked[@]}" --wrap "$job")
 elif [ -z "$one_of_several" ] && [ "${SLURM_NNODES:-1}" -gt 1 ]; then
   NNODES="$SLURM_NNODES"
-  MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+  hosts="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+  MASTER_ADDR="${hosts%%$'\n'*}"
   MASTER_PORT="${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
   export NNODES MASTER_ADDR MASTER_PORT
   command=(srun --nodes="$NNODES" --ntasks="$NNODES" --ntasks-per-node=1 --kill-on-bad-exit=1

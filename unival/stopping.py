@@ -22,8 +22,9 @@ class StopRequest:
         return self.name is not None
 
     def watch(self) -> None:
-        """Take the signals over; call it in the main thread."""
-        self.name, self._owner = None, os.getpid()
+        """Take the signals over; call it in the main thread. Again in the same process, it forgets nothing."""
+        if self._owner != os.getpid():
+            self.name, self._owner = None, os.getpid()
         for number in SIGNALS:
             signal.signal(number, self._note)
 
