@@ -73,9 +73,11 @@ def test_commands_name_what_exists(page: Path) -> None:
             module = import_module(f"unival.merge.cli_{words[2]}")
         parser = argparse.ArgumentParser(allow_abbrev=False)
         module.add_arguments(parser)
-        if any(action.nargs == argparse.REMAINDER for action in parser._actions):
-            continue  # a parser of its own per corpus: tests/prepare goes through its page
         known = set(parser._option_string_actions)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):  # such as the corpora of "data prepare"
+                chosen = [action.choices[word] for word in words if word in action.choices]
+                known |= {flag for sub in chosen for flag in sub._option_string_actions}
         for word in words:
             if word.startswith("--"):
                 assert word.split("=")[0] in known, f"{page.name}: {word} in: {line}"
