@@ -146,6 +146,7 @@ class Runs:
         inputs: dict[str, Any] = {**INPUTS, "bpe_dir": str(self.mini.weights / "bpe")}
         if recipe.choices["task"] == "image_gen":
             if "vqgan_model_path" in options:
+                pytest.importorskip("open_clip")
                 inputs |= {**self.mini.image_networks(), "vqgan_config_path": None}
             inputs |= {key: None for key in ("inception_model_path", "fid_statistics") if key in options}
             sections["loss"] = {"constraint_range": None}  # numbers of the released vocabulary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from functools import cache
@@ -148,6 +149,19 @@ def test_every_recipe_of_the_paper_has_a_script():
             if recipe.stem.startswith("base") or "domain" in recipe.stem:  # domains: one script for all
                 continue
             assert f"configs/{folder}/{recipe.name}" in started, recipe
+
+
+def test_experiments_name_what_exists():
+    text = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
+    for path in re.findall(r"(?:run_scripts|configs)/[\w/]+\.(?:sh|yaml)", text):
+        if "NAME" not in path and "/X." not in path:
+            assert (ROOT / path).is_file(), path
+    ablations = {name for name in TRAINING if name.startswith("ablation/")}
+    table = text.split("| paper | NAME | expected |")[1].split("\n\n")[0]
+    named = {f"ablation/{word}.yaml" for word in re.findall(r"`(\w+)`", table)}
+    assert named == ablations
+    for page in re.findall(r"\]\((\w[\w-]*\.md)", text):
+        assert (ROOT / "docs" / page).is_file(), page
 
 
 def test_no_path_of_a_machine():
