@@ -6,17 +6,15 @@ This is what the COCO caption evaluation calls CIDEr.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unival.errors import DataError
 from unival.metrics.bleu import ngram_counts
+from unival.plainpickle import load_plain
 
 Gram = tuple[str, ...]
 _ORDER = 4
@@ -40,32 +38,6 @@ def corpus_frequencies(references: Sequence[Sequence[Sequence[str]]]) -> Documen
     return DocumentFrequencies(counts, float(len(references)))
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds plain containers and numbers only; any other class in the file is refused, nothing is run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {
-            ("collections", "defaultdict"): _Defaults,
-            ("collections", "Counter"): Counter,
-            ("builtins", "float"): float,
-            ("builtins", "int"): int,
-        }
-        try:
-            return allowed[(module, name)]
-        except KeyError:
-            pass
-        if name in ("scalar", "dtype") and module.split(".")[0] == "numpy":
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which document frequencies do not need")
-
-
-class _Defaults(dict[Any, Any]):
-    """Stands in for a defaultdict: looking up an unknown n-gram must not add it."""
-
-    def __init__(self, *_: Any) -> None:
-        super().__init__()
-
-
 def read_frequencies(path: str | Path) -> DocumentFrequencies:
     """Document frequencies from the reference's cached pickle (keys ``document_frequency``, ``ref_len``).
 
@@ -74,7 +46,7 @@ def read_frequencies(path: str | Path) -> DocumentFrequencies:
     """
     try:
         raw = Path(path).read_bytes()
-        data = _PlainUnpickler(io.BytesIO(raw), encoding="utf-8").load()
+        data = load_plain(raw)
         counts, images = data["document_frequency"], float(data["ref_len"])
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=str(path)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unival.errors import DataError, nearest
-from unival.metrics.cider import _PlainUnpickler
+from unival.plainpickle import load_plain
 from unival.prepare.records import Corpus
 
 T = TypeVar("T")
@@ -198,9 +198,8 @@ def _read_json(path: Path) -> Official:
 
 def _read_pickle(path: Path) -> Official:
     try:
-        with path.open("rb") as handle:
-            # "bytes": what Python 2 wrote as str may be UTF-8 or Latin-1
-            content = _Reader(handle, encoding="bytes").load()
+        # "bytes": what Python 2 wrote as str may be UTF-8 or Latin-1
+        content = load_plain(path.read_bytes(), encoding="bytes")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=str(path)) from None
     except pickle.UnpicklingError as error:
@@ -210,16 +209,6 @@ def _read_pickle(path: Path) -> Official:
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"is not a readable pickle: {error!r}", path=str(path)) from None
     return Official(path, _decoded(content))
-
-
-class _Reader(_PlainUnpickler):
-    """The reader of plain pickles that document frequencies have, in this module's words."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return super().find_class(module, name)
-        except pickle.UnpicklingError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
 
 
 def _decoded(value: Any) -> Any:

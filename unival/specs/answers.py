@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, DataError
+from unival.plainpickle import load_plain
 from unival.specs.base import TaskSpec, bad_value, located, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
@@ -124,7 +123,7 @@ def read_answer_list(path: str | Path) -> tuple[str, ...]:
         raise ConfigError(f"answer list {path} cannot be read: {error.strerror}") from error
     try:
         if data[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
-            content = _PlainUnpickler(io.BytesIO(data)).load()
+            content = load_plain(data)
         elif path.suffix == ".json":
             content = json.loads(data)
         else:
@@ -141,10 +140,3 @@ def read_answer_list(path: str | Path) -> tuple[str, ...]:
     if not answers:
         raise ConfigError(f"answer list {path} is empty")
     return answers
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise ConfigError(
-            f"the answer list asks for {module}.{name}; only plain dicts, lists and strings are read"
-        )
