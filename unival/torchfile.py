@@ -40,7 +40,10 @@ def _inert(name: str) -> tuple[Any, str]:
 
 # Anything by these packages may stand in a checkpoint (configurations, choices, dictionaries, meters; the
 # generic names are the reference's own folders). It is replaced unseen, never imported.
-FOREIGN = ("fairseq", "omegaconf", "hydra", "typing", "enum", "ofa_module", "tasks", "models", "data", "utils")
+FOREIGN = (
+    "fairseq", "omegaconf", "hydra", "typing", "enum", "ofa_module", "tasks", "models", "data", "utils",
+    "pytorch_lightning",
+)  # fmt: skip
 # How pickle spells Dict[str, Any], the annotation of a typed configuration; as a stand-in it looks up nothing.
 ANNOTATION = "_operator.getitem"
 

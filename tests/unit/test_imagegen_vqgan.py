@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,18 @@ def test_published_files_are_read_with_their_yaml(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.params\.ddconfig"):
         (tmp_path / "other.yaml").write_text("model: {}\n")
         read_config(tmp_path / "other.yaml")
+
+
+def test_classes_of_the_published_trainer_are_replaced(tmp_path, monkeypatch):
+    """Its files keep the state of callbacks under their classes, which need not be installed here."""
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    module = types.ModuleType(name)
+    module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": name})
+    for part in (name, name.rpartition(".")[0], name.partition(".")[0]):
+        monkeypatch.setitem(sys.modules, part, module)
+    path = lightning_file(tmp_path, callbacks={module.ModelCheckpoint: {"best_model_score": torch.ones(())}})
+    monkeypatch.undo()
+    assert load_vqgan(path, model_yaml(tmp_path))[0].sizes == VQGAN
 
 
 class Bomb:
