@@ -236,8 +236,9 @@ def _as_sound(given: Any) -> str | None:
 
 
 def _as_container(given: Any) -> str | None:
-    from unival.media.container import pyav
+    from unival.media.container import confined, pyav
 
-    with pyav().open(_handle(given), options={"protocol_whitelist": "file"}) as container:
+    in_memory = not isinstance(given, (str, os.PathLike))
+    with pyav().open(_handle(given), options=confined(in_memory)) as container:
         moving = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
         return "video" if moving else "audio" if container.streams.audio else None

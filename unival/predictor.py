@@ -16,6 +16,7 @@ from unival.checkpoint import Loaded, load_checkpoint, vocabulary_for
 from unival.errors import ConfigError, nearest
 from unival.inputs import EXPECTED
 from unival.media import MediaError
+from unival.media.source import DEFAULT_LIMITS, Limits
 from unival.predictions import Drawing, Encoding, Result
 
 if TYPE_CHECKING:
@@ -35,14 +36,16 @@ def load(
     weights: str = "auto",
     bpe_dir: str | Path | None = None,
     batch_size: int = 16,
+    limits: Limits = DEFAULT_LIMITS,
     **options: Any,
 ) -> Predictor:
     """Return a predictor for a checkpoint: a folder, a ``.pt`` file, or the name of a released one.
 
     device: "cpu", "cuda", "cuda:1"; by default the GPU when there is one. precision: float32, bfloat16 or
     float16. weights: "raw", "ema", or "auto" (averaged when the file has them). bpe_dir: vocabulary folder,
-    for released files. options: task options that replace the checkpoint's, such as patch_image_size,
-    num_frames, max_audio_len, eval_audio_crop, prompts (unival.specs.SpecOptions).
+    for released files. limits: sizes above which media are refused (unival.media.Limits). options: task
+    options that replace the checkpoint's, such as patch_image_size, num_frames, max_audio_len,
+    eval_audio_crop, prompts (unival.specs.SpecOptions).
     Raises CheckpointError and ConfigError. Nothing is downloaded.
     """
     path = _resolve(checkpoint)
@@ -51,6 +54,7 @@ def load(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        limits=limits,
         name=str(path),
         **options,
     )
@@ -91,6 +95,7 @@ class Predictor:
         device: str | None = None,
         precision: str = "float32",
         batch_size: int = 16,
+        limits: Limits = DEFAULT_LIMITS,
         name: str = "",
         **options: Any,
     ) -> None:
@@ -105,7 +110,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: at least 1 is needed")
         self.device, self.precision, self.batch_size = _device(device), precision, batch_size
-        self.loaded, self.name = loaded, name
+        self.loaded, self.name, self.limits = loaded, name, limits
         kept = loaded.kept_options()
         if set(LISTS) & set(options):
             kept = _without_lists(kept)
@@ -233,7 +238,7 @@ class Predictor:
     ) -> Results:
         if media is None:
             raise MediaError("None", f"expected {EXPECTED}")
-        call = Call(media, texts)
+        call = Call(media, texts, self.limits)
         results: list[Any] = [None] * len(call)
         groups = call.groups(task, modality, self.modalities)
         for row, kind, decoder, found in self._decoded(
@@ -269,7 +274,7 @@ class Predictor:
 
         from unival.generate.run import encode
 
-        call = Call(media, {} if text is None else {"text": text})
+        call = Call(media, {} if text is None else {"text": text}, self.limits)
         groups = (
             {None: list(range(len(call)))}
             if media is None

@@ -26,6 +26,8 @@ VERBS = {
         "turn a checkpoint into a folder, an engine file or a Hugging Face folder",
     ),
     "download": ("unival.cli.download", "fetch a released checkpoint"),
+    "demo": ("unival.cli.demo", "try a model in the browser"),
+    "serve": ("unival.cli.serve", "offer a model as a JSON service"),
     "report": ("unival.cli.report", "table, curves and picture page of evaluated runs"),
 }
 DATA_VERBS = {

@@ -20,12 +20,17 @@ def pyav() -> ModuleType:
     return av
 
 
+def confined(in_memory: bool) -> dict[str, str]:
+    """FFmpeg options that keep a playlist that poses as a video from opening network addresses and, where
+    the content came from memory (an upload), files of this machine."""
+    return {"protocol_whitelist": "none" if in_memory else "file"}
+
+
 @contextmanager
 def open_stream(opened: Opened, kind: str) -> Iterator[tuple[Any, Any]]:
     """Open the first stream of a kind ("video" or "audio"): (container, stream). Raises MediaError."""
     target = f"file:{opened.path}" if opened.path is not None else opened.handle()
-    # The whitelist keeps a playlist that poses as a video from opening network addresses.
-    with pyav().open(target, metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+    with pyav().open(target, metadata_errors="replace", options=confined(opened.path is None)) as container:
         streams = getattr(container.streams, kind)
         if not streams:
             kinds = sorted({stream.type for stream in container.streams})

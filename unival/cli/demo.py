@@ -1,0 +1,71 @@
+"""``unival demo CHECKPOINT``: a web page to try the model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+from unival import options as cli_options
+from unival.cli.serve import add_service, listen
+from unival.errors import ConfigError
+
+# of the limits, those that a page has no use for
+_NOT_HERE = ("answers", "n_best", "upload_seconds", "answer_seconds")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the checkpoint, the address, the examples and the limits."""
+    from unival.serve.limits import ServiceLimits
+
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument("--no-examples", action="store_true", help="draw no examples; starts faster")
+    add_service(parser)
+    cli_options.add_arguments(parser.add_argument_group("limits"), ServiceLimits, skip=_NOT_HERE)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the page until interrupted; uploads and examples are deleted then."""
+    with tempfile.TemporaryDirectory(prefix="unival-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        # one listening test before the model is read; gradio opens its own socket
+        with listen(args.host, args.port) as opened:
+            port = opened.getsockname()[1]
+        try:
+            from unival.demo.page import THEME, build_page
+        except ImportError as error:
+            raise ConfigError(f"{error.name} is missing: pip install 'unival[demo]'") from None
+        from unival import load
+        from unival.demo.examples import render_examples
+        from unival.serve.limits import ServiceLimits
+
+        limits = cli_options.from_namespace(args, ServiceLimits)
+        predictor = load(
+            args.checkpoint, args.device, args.precision, bpe_dir=args.bpe_dir, limits=limits.media()
+        )
+        world = None if args.no_examples else render_examples(Path(folder) / "world")
+        page = build_page(predictor, limits, world)
+        page.launch(
+            server_name=args.host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            theme=THEME,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            max_file_size=limits.upload_bytes,
+            prevent_thread_lock=True,
+        )
+        print(f"showing http://{args.host}:{port} (stop with Ctrl-C)", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            page.close()
+    return 0

@@ -1,0 +1,1 @@
+"""A web page to try a model: ``unival demo CHECKPOINT``."""

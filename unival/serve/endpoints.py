@@ -1,0 +1,171 @@
+"""The tasks of the service: what a request holds, which method answers, what is sent back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from unival.inputs import MODALITIES
+from unival.serve.limits import ServiceLimits
+
+if TYPE_CHECKING:
+    from unival.predictions import Encoding, Result
+    from unival.predictor import Predictor
+
+Modality = Literal["image", "video", "audio"]
+Corners = tuple[float, float, float, float]
+
+
+class TextChoice(BaseModel):
+    """One of several outputs."""
+
+    text: str
+    log_prob: float
+
+
+class TextReply(BaseModel):
+    """A caption, an answer or a verdict; ``distribution`` over a closed list, ``n_best`` when asked for."""
+
+    modality: Modality
+    text: str
+    log_prob: float
+    n_best: list[TextChoice]
+    distribution: dict[str, float] | None
+
+
+class BoxChoice(BaseModel):
+    """One of several boxes."""
+
+    box: Corners
+    log_prob: float
+
+
+class BoxReply(BaseModel):
+    """A box (x0, y0, x1, y1) in pixels of the upright picture, y down from its top left corner."""
+
+    modality: Modality
+    box: Corners
+    log_prob: float
+    n_best: list[BoxChoice]
+
+
+class EncodingReply(BaseModel):
+    """Mean of the encoder's states (D numbers), and how many states there were."""
+
+    modality: Modality
+    pooled: list[float]
+    tokens: int
+    media_tokens: int
+
+
+class ErrorReply(BaseModel):
+    """What is wrong with a request, or with the service."""
+
+    error: str
+
+
+def _text(result: Result) -> TextReply:
+    choices = [TextChoice(text=text, log_prob=score) for text, score in result.n_best]
+    return TextReply(
+        modality=result.modality,  # type: ignore[arg-type]
+        text=result.text or "",
+        log_prob=result.log_prob,
+        n_best=choices,
+        distribution=result.distribution,
+    )
+
+
+def _box(result: Result) -> BoxReply:
+    choices = [BoxChoice(box=box, log_prob=score) for box, score in result.n_best]
+    assert result.box is not None
+    return BoxReply(modality="image", box=result.box, log_prob=result.log_prob, n_best=choices)
+
+
+def _encoding(encoding: Encoding) -> EncodingReply:
+    return EncodingReply(
+        modality=encoding.modality,  # type: ignore[arg-type]
+        pooled=encoding.pooled.tolist(),
+        tokens=len(encoding.states),
+        media_tokens=encoding.media_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One task: ``POST /name`` calls the predictor's method ``name`` with the request's fields.
+
+    text, optional: names of the fields that are texts. reply: from the method's result to what is sent.
+    """
+
+    name: str
+    summary: str
+    reply: Callable[[Any], BaseModel]
+    reply_model: type[BaseModel]
+    text: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    answers: bool = False
+    n_best: bool = False
+    modality: bool = True
+
+    def fields(self, limits: ServiceLimits) -> type[BaseModel]:
+        """Return the model of a request without its medium; unknown fields are refused."""
+        text = Annotated[str, Field(min_length=1, max_length=limits.text_length)]
+        fields: dict[str, Any] = dict.fromkeys(self.text, (text, ...))
+        fields |= dict.fromkeys(self.optional, (text | None, None))
+        if self.answers:
+            closed = Annotated[list[text], Field(min_length=1, max_length=limits.answers)]  # type: ignore[valid-type]
+            fields["answers"] = (closed | None, Field(None, description="closed list, the best of it wins"))
+        if self.n_best:
+            fields["n_best"] = (Annotated[int, Field(ge=1, le=limits.n_best)], 1)
+        if self.modality:
+            what = 'overrules what the file looks like: "audio" takes the sound of a video'
+            fields["modality"] = (Literal[MODALITIES] | None, Field(None, description=what))  # type: ignore[valid-type]
+        config = ConfigDict(extra="forbid")
+        return create_model(f"{self.name.title()}Request", __config__=config, **fields)
+
+    def answer(self, predictor: Predictor, media: bytes, fields: BaseModel) -> BaseModel:
+        """Ask the predictor. Raises its errors."""
+        return self.reply(getattr(predictor, self.name)(media, **fields.model_dump()))
+
+
+ENDPOINTS = (
+    Endpoint("caption", "Describe an image, a video or a sound.", _text, TextReply, n_best=True),
+    Endpoint(
+        "answer",
+        "Answer a question about an image or a video.",
+        _text,
+        TextReply,
+        text=("question",),
+        answers=True,
+        n_best=True,
+    ),
+    Endpoint(
+        "ground",
+        "Find the region of an image that a phrase names.",
+        _box,
+        BoxReply,
+        text=("text",),
+        n_best=True,
+        modality=False,
+    ),
+    Endpoint(
+        "entails",
+        "Judge a statement about an image: yes, no or maybe.",
+        _text,
+        TextReply,
+        text=("text",),
+        optional=("premise",),
+        modality=False,
+    ),
+    Endpoint(
+        "matches",
+        "Say whether a text describes an image, a video or a sound.",
+        _text,
+        TextReply,
+        text=("text",),
+    ),
+    Endpoint("encode", "Return the mean state of the encoder.", _encoding, EncodingReply, optional=("text",)),
+)
