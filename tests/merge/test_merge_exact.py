@@ -202,3 +202,30 @@ def test_provenance_and_card(family, tmp_path):
     assert json.loads((lineage.folder / "config.json").read_text()).get("lineage") is None, (
         "unknown stays unknown"
     )
+
+
+def test_released_files_carry_neither_vocabulary_nor_ancestors(vocabulary, world, tmp_path):
+    """As released: no task state, arguments only; a head that nothing uses; the vocabulary is named."""
+    base = make_model(vocabulary, 0)
+    files = []
+    for k, task in ((1, "caption"), (2, "vqa_gen")):
+        file = fairseq_of(
+            tmp_path / f"run{k}" / "checkpoint1.pt", make_model(vocabulary, k, base), vocabulary
+        )
+        content = torch.load(file, weights_only=False)
+        content["task_state"] = {}
+        content["cfg"]["task"] = {"task": task, "patch_image_size": 480, "max_src_length": 80}
+        content["model"]["classification_heads.snli.dense.weight"] = torch.zeros(2, 2)
+        torch.save(content, file)
+        files.append(file)
+    recipe = MergeRecipe(
+        str(tmp_path / "m"), tuple(map(str, files)), weights="raw", bpe_dir=str(world / "vocabulary")
+    )
+    folder = merge(recipe)[0].folder
+    model, _, meta = load_folder(folder)
+    assert meta["family"] == "UnIVAL" and "lineage" not in meta
+    assert meta["task_options"].items() >= {"max_src_length": 80, "patch_image_size": 480}.items()
+    assert not [k for k in weights_of(folder) if "heads" in k]
+    key = "encoder.layers.0.fc1.weight"
+    a, b = (make_model(vocabulary, k, base).state_dict()[key] for k in (1, 2))
+    torch.testing.assert_close(model.state_dict()[key], (a + b) / 2)

@@ -38,6 +38,7 @@ def describe(
         "vocabulary": sources[0].vocabulary.fingerprint(),
         "prompts": sources[0].prompts,
         "weights": sources[0].weights,
+        **_agreed([{"family": source.meta.get("family", "ours")} for source in sources]),
         **(
             {"task": tasks[0], "decoding": _agreed([s.meta.get("decoding") or {} for s in sources])}
             if same_task

@@ -22,7 +22,6 @@ from unival.merge.recipe import MergeRecipe
 from unival.merge.source import Source, open_source
 from unival.merge.statistics import recompute
 from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
-from unival.vocabulary import Vocabulary
 
 STATISTICS = re.compile(r"running_(mean|var)$")
 
@@ -63,15 +62,14 @@ def merge(recipe: MergeRecipe, say: Say = lambda line: None) -> list[Merged]:
 
 
 def _open(recipe: MergeRecipe, work: Path) -> tuple[list[Source], Source | None]:
-    vocabulary = Vocabulary.load(recipe.bpe_dir) if recipe.bpe_dir else None
-    sources = [open_source(model.path, recipe.weights, work, vocabulary) for model in recipe.models]
+    sources = [open_source(model.path, recipe.weights, work, recipe.bpe_dir) for model in recipe.models]
     kinds = {source.weights for source in sources}
     if len(kinds) > 1:
         listed = ", ".join(f"{s.path} {s.weights}" for s in sources)
         raise CheckpointError(f"raw and averaged (EMA) weights are not merged with each other: {listed}")
     if recipe.base is None:
         return sources, None
-    return sources, open_source(recipe.base, recipe.base_weights or recipe.weights, work, vocabulary)
+    return sources, open_source(recipe.base, recipe.base_weights or recipe.weights, work, recipe.bpe_dir)
 
 
 def _one(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.checkpoint import CONFIG, WEIGHTS, config_of
+from unival.checkpoint import CONFIG, HEADS, WEIGHTS, config_of, vocabulary_for
 from unival.config import ModelConfig
 from unival.errors import CheckpointError, ConfigError
+from unival.families import family_of, trained_for
 from unival.loading import COMPUTED, TIED
 from unival.merge.lineage import recorded_lineage
 from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
@@ -57,17 +59,15 @@ class Source:
         return {**PROMPTS, **kept}
 
 
-def open_source(
-    path: str | Path, weights: str | None, work: Path, vocabulary: Vocabulary | None = None
-) -> Source:
+def open_source(path: str | Path, weights: str | None, work: Path, bpe_dir: str | None = None) -> Source:
     """Open a folder of ours, a fairseq ``.pt`` of this project, or a released ``.pt``.
 
     ``weights`` ("raw" or "ema") must be said for a ``.pt`` and must fit a folder that says what it holds.
-    ``work``: a folder for the copy that files of the old, unmappable format need. ``vocabulary``: that of
+    ``work``: a folder for the copy that files of the old, unmappable format need. ``bpe_dir``: vocabulary of
     released files, which carry none. Raises CheckpointError and ConfigError.
     """
     path = Path(path)
-    return _folder(path, weights) if path.is_dir() else _fairseq(path, weights, work, vocabulary)
+    return _folder(path, weights) if path.is_dir() else _fairseq(path, weights, work, bpe_dir)
 
 
 def _folder(path: Path, weights: str | None) -> Source:
@@ -79,35 +79,52 @@ def _folder(path: Path, weights: str | None) -> Source:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from None
     kind = meta.get("weights", "raw")
-    if weights is not None and weights != kind:
-        raise CheckpointError(
-            f"'{path}' holds {kind} weights and the recipe asks for {weights}: averaged and raw weights are not "
-            f"merged with each other. Give inputs of one kind and set 'weights' to it"
-        )
+    if weights is not None:
+        _check_kind(path, kind, weights)
     file = TensorFile(path / WEIGHTS)
     vocabulary = Vocabulary.load(path)
     return Source(str(path), file.specs, file.read, config, vocabulary, kind, recorded_lineage(meta), meta)
 
 
-def _fairseq(path: Path, weights: str | None, work: Path, vocabulary: Vocabulary | None) -> Source:
+def _check_kind(path: Path, kind: str, weights: str) -> None:
+    if kind != weights:
+        raise CheckpointError(
+            f"'{path}' holds {kind} weights and the recipe asks for {weights}: averaged and raw weights are not "
+            "merged with each other. Give inputs of one kind and set 'weights' to it"
+        )
+
+
+def _fairseq(path: Path, weights: str | None, work: Path, bpe_dir: str | None) -> Source:
     if weights is None:
         raise ConfigError(
             f"'{path}' may hold raw and averaged (EMA) weights: say in the recipe which to merge, "
             "'weights: raw' or 'weights: ema', for all models alike"
         )
     file = read_fairseq(path)
-    state, _ = file.weights(weights)
+    family, ours = family_of(file), file.task_state.get("unival", {})
+    if file.ema is None and "weights" in ours:  # an exported file holds one set of weights and says which
+        _check_kind(path, ours["weights"], weights)
+        state = file.model
+    else:
+        state, _ = file.weights(weights)
     config = config_of(file, state)
-    meta = dict(file.task_state.get("unival", {}))
-    if "vocabulary" in meta:
-        vocabulary = Vocabulary.from_dict(meta.pop("vocabulary"))
-    if vocabulary is None:
-        raise ConfigError(f"'{path}' carries no vocabulary: set 'bpe_dir' to the folder of its BPE files")
+    if "vocabulary" in ours:
+        vocabulary: Vocabulary | None = Vocabulary.from_dict(ours["vocabulary"])
+    else:
+        vocabulary = vocabulary_for(path, bpe_dir)
+    assert vocabulary is not None, "a file carries one or needs one"
     if len(vocabulary) != config.vocab_size:
         raise CheckpointError(
             f"'{path}' has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}; give the file's own"
         )
-    meta["task_options"] = meta.pop("options", {})
+    trained = trained_for(file, family)
+    meta = {
+        "task": trained.task,
+        "task_options": trained.options,
+        "prompts": trained.prompts,
+        "decoding": trained.decoding,
+        "family": ours.get("family", family),
+    }
     state = _distinct(state, config)
     specs = {key: Spec(tuple(value.shape), value.dtype) for key, value in state.items()}
     if zipfile.is_zipfile(path):
@@ -115,9 +132,8 @@ def _fairseq(path: Path, weights: str | None, work: Path, vocabulary: Vocabulary
     else:
         read = _staged(state, specs, Path(mkdtemp(dir=work)) / WEIGHTS).read
         state = {}
-    lineage = recorded_lineage(meta)
     _release(file)
-    return Source(str(path), specs, read, config, vocabulary, weights, lineage, meta)
+    return Source(str(path), specs, read, config, vocabulary, weights, recorded_lineage(ours), meta)
 
 
 def _release(file: FairseqFile) -> None:
@@ -126,10 +142,11 @@ def _release(file: FairseqFile) -> None:
 
 
 def _distinct(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Leave out what construction computes, and the second and third name of one shared table."""
+    """Leave out what construction computes, heads of other uses, and further names of one shared table."""
     t = config.transformer
     aliases = TIED[1:] if t.share_all_embeddings else TIED[2:] if t.share_decoder_input_output_embed else ()
-    return {k: v for k, v in state.items() if k not in aliases and not COMPUTED.search(k)}
+    unused = re.compile("|".join((COMPUTED.pattern, *HEADS)))
+    return {k: v for k, v in state.items() if k not in aliases and not unused.search(k)}
 
 
 def _copy(mapped: Tensor) -> Tensor:
