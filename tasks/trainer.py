@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.distributed.utils import _TensorPlaceholder
 from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
@@ -27,8 +28,9 @@ from unival.tasks.validation import FALLING
 
 logger = logging.getLogger(__name__)
 
-# Classes that our own checkpoints hold besides tensors and plain containers.
-_SAFE = [Namespace]
+# Classes that our own checkpoints hold besides tensors and plain containers, and what stands for tensors when
+# rank 0 hands a checkpoint's contents to the other ranks.
+_SAFE = [Namespace, _TensorPlaceholder]
 
 _LAST = "checkpoint_last.pt"
 _ONE_FORWARD = ("c10d", "pytorch_ddp")
