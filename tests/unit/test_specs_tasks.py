@@ -16,7 +16,7 @@ from unival.media import MediaLoader
 from unival.seeding import rng_for
 from unival.specs import SPECS, SpecOptions, get_spec
 from unival.specs.answers import read_answer_list
-from unival.tables import Table, open_table
+from unival.tables import Row, Table, open_table
 from unival.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.train(["a red circle", "what colour is it?", "yes no maybe"], 280, 16, 1000)
@@ -319,3 +319,15 @@ def test_augmentation_follows_the_generator(folder: Path) -> None:
     assert one.media.equal(same.media) and not one.media.equal(other.media)
     still = examples(folder, "caption", rows, options=options, rng=rng_for(0, 1, 5))[0]
     assert still.media.equal(examples(folder, "caption", rows, options=options)[0].media)
+
+
+def test_centre_box_reads_training_images_where_their_table_says(tmp_path: Path) -> None:
+    rows = {}
+    for name, size, box in (("train", (100, 50), [0, 0, 50, 50]), ("test", (40, 40), [10, 0, 30, 40])):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", size).save(tmp_path / name / f"{name}.png")
+        values = {"image": f"{name}.png", "text": "it", "box": box}
+        rows[name] = Row(values, str(tmp_path / "t.jsonl"), 1, str(tmp_path / name))
+    media = MediaLoader(str(tmp_path / "test"))
+    scores = get_spec("grounding").baseline([rows["train"]], [rows["test"]], OPTIONS, media)
+    assert scores["score"] == 1.0, "half as wide, as high, in the middle"

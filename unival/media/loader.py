@@ -51,6 +51,13 @@ class MediaLoader:
         source, name = self._locate(ref)
         return read_image(source, limits=self.limits, name=name)
 
+    def image_size(self, ref: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+        """(width, height) of the upright image, from its header alone."""
+        from unival.media.image import read_size
+
+        source, name = self._locate(ref)
+        return read_size(source, limits=self.limits, name=name)
+
     def video(
         self,
         ref: str | os.PathLike[str] | bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -45,14 +46,32 @@ def centre_box_baseline(
     options: SpecOptions,
     media: MediaLoader | None,
 ) -> dict[str, float]:
-    """Score a box in the middle of every image, with the training boxes' mean relative width and height."""
+    """Score a box in the middle of every image, with the training boxes' mean relative width and height.
+
+    Rows that know where their media start are read from there; the training images may lie elsewhere than
+    those of evaluation.
+    """
     if media is None:
         raise ConfigError("the centre-box baseline needs the media loader, for the sizes of the images")
+    loaders: dict[tuple[str | None, str], MediaLoader] = {}
+    known: dict[tuple[str | None, str], tuple[int, int]] = {}
+
+    def size_of(row: Row) -> tuple[int, int]:
+        reference = media_reference(row, spec.modality)
+        key = (row.media_root, reference)
+        if key not in known:
+            own = (row.media_root, os.path.dirname(os.path.abspath(row.path)))
+            loader = (
+                media if row.media_root is None else loaders.setdefault(own, type(media)(*own, media.limits))
+            )
+            known[key] = loader.image_size(reference)
+        return known[key]
+
     sides = []
     for row in train_rows:
         box = spec.reference(row, options)
         if box is not None:
-            width, height = media.image(media_reference(row, spec.modality)).size
+            width, height = size_of(row)
             x0, y0, x1, y1 = inside(box, (width, height))
             sides.append(((x1 - x0) / width, (y1 - y0) / height))
     if not sides:
@@ -60,7 +79,7 @@ def centre_box_baseline(
     w, h = np.mean(np.asarray(sides), axis=0)
     predictions, references = [], []
     for row in eval_rows:
-        width, height = media.image(media_reference(row, spec.modality)).size
+        width, height = size_of(row)
         half_w, half_h = w * width / 2, h * height / 2
         predictions.append((width / 2 - half_w, height / 2 - half_h, width / 2 + half_w, height / 2 + half_h))
         references.append(spec.reference(row, options))

@@ -57,10 +57,7 @@ class _Lookup(MediaLoader):
     def image(self, ref: str | os.PathLike[str] | bytes) -> Image.Image:
         from PIL import Image
 
-        from unival.media.image import read_size
-
-        source, name = self._locate(ref)
-        return Image.new("RGB", read_size(source, limits=self.limits, name=name))
+        return Image.new("RGB", self.image_size(ref))
 
     def video(self, ref: str | os.PathLike[str] | bytes, num_frames: int, *args: object) -> np.ndarray:
         self._present(ref)
