@@ -320,17 +320,13 @@ def _check_start(cfg: Any, task: Any) -> None:
                     f"--{name.replace('_', '-')} is of no use with --finetune-from-model, which takes the weights alone"
                 )
     distributed = cfg.distributed_training
-    if getattr(cfg.model, "sync_bn", False) and distributed.distributed_world_size > 1:
-        if cfg.common.cpu or not torch.cuda.is_available():
-            raise ConfigError(
-                "--sync-bn with several processes needs GPUs (torch has no synchronised BatchNorm for CPUs); "
-                "leave it out, or give --freeze-batchnorm instead"
-            )
-    if (
-        distributed.distributed_world_size > 1
-        and task.several_forwards
-        and distributed.ddp_backend in _ONE_FORWARD
-    ):
+    several = distributed.distributed_world_size > 1
+    if several and getattr(cfg.model, "sync_bn", False) and (cfg.common.cpu or not torch.cuda.is_available()):
+        raise ConfigError(
+            "--sync-bn with several processes needs GPUs (torch has no synchronised BatchNorm for CPUs); "
+            "leave it out, or give --freeze-batchnorm instead"
+        )
+    if several and task.several_forwards and distributed.ddp_backend in _ONE_FORWARD:
         raise ConfigError(
             "a mixture runs one forward pass per modality group in each update, which "
             f"--ddp-backend {distributed.ddp_backend} cannot follow; give --ddp-backend legacy_ddp"

@@ -76,9 +76,11 @@ class UnivalModel(PreTrainedModel):
         dtype = options.get("dtype", options.get("torch_dtype"))
         if isinstance(dtype, str) and dtype != "auto":
             dtype = getattr(torch, dtype)
-        return (model.to(dtype) if isinstance(dtype, torch.dtype) else model).eval()
+        if isinstance(dtype, torch.dtype):
+            torch.nn.Module.to(model, dtype)
+        return model.eval()
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, *_: Any, **__: Any) -> None:  # type: ignore[override]
         """Write the folder that ``from_pretrained`` reads."""
         export_huggingface(self.loaded, save_directory)
 
@@ -122,4 +124,4 @@ class UnivalModel(PreTrainedModel):
         """Return our Python interface (caption, answer, ground, ...) to this model, on its device and in its
         precision."""
         options.setdefault("precision", str(self.dtype).removeprefix("torch."))
-        return Predictor(self.loaded, device=str(self.device), name=self.name_or_path, **options)
+        return Predictor(self.loaded, device=str(self.device), name=str(self.name_or_path or ""), **options)
