@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +21,6 @@ _POLL = 0.01
 
 def data_facts(sources: Sequence[DataSource]) -> dict[str, str]:
     """What tells one rank's tables from another's: path, size of the file, rows that are read of it."""
-    from pathlib import Path
-
     return {
         source.name: f"{source.table.path}: {Path(source.table.path).stat().st_size} bytes, {len(source.table)} rows"
         for source in sources
@@ -37,7 +36,7 @@ def check_together(
         UnivalError: a rank did not come within ``seconds``, holds other data (both named), or the sum did
             not arrive within ``limit`` seconds.
     """
-    gloo = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    gloo: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     _meet(gloo, seconds)
     own = Presence.here(dist.get_rank(), str(device), {"data": data_facts(sources)})
     ranks: list[Any] = [None] * dist.get_world_size()
