@@ -82,6 +82,8 @@ def test_two_stages_and_evaluation(train, runner, files, tmp_path):
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     values = [line["prediction"]["similarity"] for line in predictions]
     assert result["metrics"]["score"] == pytest.approx(np.mean(values))
+    other = runner.start([*argv, "--code-image-size=64"], folder, program="unival.cli").finish()
+    refused(other, "code_image_size is 64, the checkpoint draws pictures of 32 pixels")
 
 
 def test_without_a_clip_validation_is_by_the_loss(train, files):

@@ -63,6 +63,12 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
     sources = _Sources(args, recipe, loaded, header)
     mode = args.mode or recipe.extra.get("val_inference_type") or sources.validated.get("mode")
     options, spec = _options(sources, mode), _spec(sources)
+    grid = loaded.model.config.transformer.code_image_size
+    if spec.name == "image_gen" and options.code_image_size != grid:
+        raise ConfigError(
+            f"code_image_size is {options.code_image_size}, the checkpoint draws pictures of {grid} pixels: "
+            f"give --code-image-size {grid}"
+        )
 
     source = args.table or recipe.table
     if source is None:
