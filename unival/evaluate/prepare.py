@@ -129,12 +129,11 @@ def _spec(sources: _Sources) -> TaskSpec:
         modality = recipe.modality
     if modality is None and task == trained.get("name") and not args.recipe:
         modality = trained.get("modality")
-    modality = modality or "image"
     spec = get_spec(task, modality)
     modalities = sources.loaded.model.modalities
-    if spec.reads_media and modality not in modalities:
+    if spec.reads_media and spec.modality not in modalities:
         has = ", ".join(modalities) or "text only"
-        raise ConfigError(f"the checkpoint has no {modality} network (it has: {has})")
+        raise ConfigError(f"the checkpoint has no {spec.modality} network (it has: {has})")
     return spec
 
 

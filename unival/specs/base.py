@@ -105,7 +105,7 @@ class TaskSpec(ABC):
 
     def modality_of(self, row: Row) -> str | None:
         """Return the modality of a row's medium, None for a task on text alone."""
-        return self.modality if self.modality in MODALITIES else None
+        return self.modality if self.reads_media else None
 
     def prepare(self, rows: Sequence[Row], options: SpecOptions) -> None:
         """Look at the training table once before its rows are prepared; most tasks need nothing from it."""
