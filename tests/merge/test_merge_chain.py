@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMALL, folder_of, make_model
+from merge_models import SMALL, folder_of, make_model
 
 from unival.checkpoint import read_header
 from unival.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import OPTIONS, fairseq_of, folder_of, make_model, weights_of
+from merge_models import OPTIONS, fairseq_of, folder_of, make_model, weights_of
 
 from unival.checkpoint import load_checkpoint, load_folder, read_fairseq
 from unival.evaluate import file_hash

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, fairseq_of, folder_of, make_model
+from merge_models import SMALL, fairseq_of, folder_of, make_model
 
 from unival.checkpoint import load_folder
 from unival.cli import main

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import OPTIONS, weights_of
+from merge_models import OPTIONS, weights_of
 
 from unival.batch import collate
 from unival.checkpoint import load_folder

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -95,6 +96,8 @@ def test_damaged_exif_does_not_lose_the_image() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "RGB"])
 def test_opaque_modes_equal_pillows_conversion(mode: str) -> None:
+    if mode == "YCbCr" and PIL.__version__.startswith("12."):
+        pytest.skip("Pillow 12 cannot read its own YCbCr TIFF files")
     image = Image.fromarray(gradient()).convert(mode)
     data = encoded(image, "TIFF" if mode in ("CMYK", "YCbCr") else "PNG")
     with Image.open(io.BytesIO(data)) as reopened:
