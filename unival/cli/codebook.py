@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from unival import options as cli_options
 from unival.errors import ConfigError, DataError
 from unival.imagegen.grid import grid_side
 from unival.imagegen.options import ImageGenOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pixels(source: str, image_dir: str | None, size: int):  # type: ignore[no-untyped-def]
+def _pixels(source: str, image_dir: str | None, size: int) -> Tensor:
     """All pictures as uint8 (N, 3, size, size); unreadable ones are an error, as there are no labels to lose."""
     import torch
 
