@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,18 @@ _REDUCE = 60.0  # seconds; one number takes milliseconds
 _POLL = 0.01
 
 
-def data_facts(sources: Sequence[DataSource]) -> dict[str, str]:
-    """What tells one rank's tables from another's: path, size of the file, rows that are read of it."""
-    return {
-        source.name: f"{source.table.path}: {Path(source.table.path).stat().st_size} bytes, {len(source.table)} rows"
-        for source in sources
-    }
+def data_facts(sources: Sequence[DataSource], files: Sequence[Path] = ()) -> dict[str, str]:
+    """What tells one rank's data from another's: path and size of tables and other files, rows that are read."""
+    tables = {s.name: f"{_sized(Path(s.table.path))}, {len(s.table)} rows" for s in sources}
+    return tables | {file.name: _sized(file) for file in files}
 
 
-def check_together(
-    sources: Sequence[DataSource], device: Any, seconds: float, limit: float = _REDUCE
-) -> None:
-    """Compare the ranks' data and add up one number over all of them; every rank must call it.
+def _sized(path: Path) -> str:
+    return f"{path}: {path.stat().st_size} bytes" if path.exists() else f"{path}: absent"
+
+
+def check_together(facts: Mapping[str, str], device: Any, seconds: float, limit: float = _REDUCE) -> None:
+    """Compare ``data_facts`` of the ranks and add up one number over all of them; every rank must call it.
 
     Raises:
         UnivalError: a rank did not come within ``seconds``, holds other data (both named), or the sum did
@@ -38,7 +38,7 @@ def check_together(
     """
     gloo: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     _meet(gloo, seconds)
-    own = Presence.here(dist.get_rank(), str(device), {"data": data_facts(sources)})
+    own = Presence.here(dist.get_rank(), str(device), {"data": facts})
     ranks: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(ranks, own, group=gloo)
     found = differences(ranks)

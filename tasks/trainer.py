@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
-from fairseq.distributed.utils import _TensorPlaceholder
 from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
@@ -21,16 +20,15 @@ from omegaconf import open_dict
 from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.models.ema import WeightAverage
 from unival.stopping import REQUEST, STOPPED
-from unival.tasks.preflight import check_together
+from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
 from unival.tasks.validation import FALLING
 
 logger = logging.getLogger(__name__)
 
-# Classes that our own checkpoints hold besides tensors and plain containers, and what stands for tensors when
-# rank 0 hands a checkpoint's contents to the other ranks.
-_SAFE = [Namespace, _TensorPlaceholder]
+# Classes that our own checkpoints hold besides tensors and plain containers.
+_SAFE = [Namespace]
 
 _LAST = "checkpoint_last.pt"
 _ONE_FORWARD = ("c10d", "pytorch_ddp")
@@ -50,8 +48,12 @@ class UnivalTrainer(Trainer):
         _choose_metric(cfg, task)
         super().__init__(cfg, task, model, criterion, quantizer)
         if self.data_parallel_world_size > 1:
+            with open_dict(cfg.checkpoint):
+                # The engine would hand the contents of the file on as a pickle, which torch refuses to read.
+                cfg.checkpoint.load_checkpoint_on_all_dp_ranks = True
             sources = task.datasets[task.args.train_subset].sources
-            check_together(sources, self.device, task.cfg.preflight_timeout)
+            facts = data_facts(sources, [Path(cfg.checkpoint.save_dir) / _LAST])
+            check_together(facts, self.device, task.cfg.preflight_timeout)
         logger.info(task.plan(cfg, per_epoch, total))
         self._total = total
         self._iterator: Any = None

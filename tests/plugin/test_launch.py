@@ -110,7 +110,7 @@ if dist.get_rank() == 1:
     time.sleep(30)
 from unival.tasks.preflight import check_together
 try:
-    check_together([], "cpu", 2.0)
+    check_together({}, "cpu", 2.0)
 except Exception as error:
     print(type(error).__name__, error)
 """
