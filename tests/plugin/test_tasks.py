@@ -70,7 +70,7 @@ def test_pretraining_by_the_options_of_the_reference(train, tables):
     )
     main = [tables / "pretrain_image.tsv"] * 2
     run = train("unify_task", main, *stream, "--batch-size=96", "--max-epoch=2", "--validate-interval=1").ok()
-    assert "video: " in run.text and "--read-from-img-path changes nothing" in run.text
+    assert "\n  video " in run.text and "--read-from-img-path changes nothing" in run.text
     best = weights(run.folder, "checkpoint_best.pt")["extra_state"]["best"]
     assert best == pytest.approx(min(r["loss"] for r in run.scores()))
     assert (run.folder / "checkpoint_last.pt").is_file()
