@@ -80,7 +80,7 @@ def resident(process: int) -> float:
 
 def told(result: Any) -> Any:
     """What is compared of a result."""
-    return [round(c, 3) for c in result.box] if result.text is None else result.text
+    return [round(c, 3) for c in result.box or ()] if result.text is None else result.text
 
 
 class Client:
@@ -105,7 +105,7 @@ class Client:
             self._count(f"broken: {reply.status_code}" if clean else "broken: WRONG")
             return
         found = reply.json()
-        answer = [round(c, 3) for c in found["box"]] if "box" in found else found.get("text")
+        answer = [round(c, 3) for c in found["box"] or ()] if "box" in found else found.get("text")
         self._count("right" if answer == self.expected[task, content] else "WRONG")
 
     def _count(self, what: str) -> None:

@@ -128,6 +128,8 @@ def _answering(
             _log.exception("%s failed on %s", action.method, path)
             raise _shown("This failed on the server; its log says why.") from None
         if action.shows == "box":
+            if result.box is None:
+                raise _shown("The model's output for this text is no box.")
             return result.draw(), str(result)
         return result.distribution if action.shows == "shares" else result.text
 

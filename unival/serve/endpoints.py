@@ -39,15 +39,16 @@ class TextReply(BaseModel):
 class BoxChoice(BaseModel):
     """One of several boxes."""
 
-    box: Corners
+    box: Corners | None
     log_prob: float
 
 
 class BoxReply(BaseModel):
-    """A box (x0, y0, x1, y1) in pixels of the upright picture, y down from its top left corner."""
+    """A box (x0, y0, x1, y1) in pixels of the upright picture, y down from its top left corner; null where
+    the model's output is no box."""
 
     modality: Modality
-    box: Corners
+    box: Corners | None
     log_prob: float
     n_best: list[BoxChoice]
 
@@ -80,7 +81,6 @@ def _text(result: Result) -> TextReply:
 
 def _box(result: Result) -> BoxReply:
     choices = [BoxChoice(box=box, log_prob=score) for box, score in result.n_best]
-    assert result.box is not None
     return BoxReply(modality="image", box=result.box, log_prob=result.log_prob, n_best=choices)
 
 
