@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import re
 import sys
@@ -204,6 +205,8 @@ def _engine(cfg: Any) -> None:
         engine.main(cfg)
     except UnivalError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        for worker in multiprocessing.active_children():
+            worker.kill()  # one that is handing over a batch would print its broken connection
         raise SystemExit(USER_ERROR) from None
 
 

@@ -203,7 +203,8 @@ def test_criterion_equals_the_pure_loss(world):
     torch.manual_seed(0)
     logits, target = torch.randn(3, 5, 40), torch.randint(4, 40, (3, 5))
     target[1, 3:] = 1
-    task = SimpleNamespace(vocabulary=SimpleNamespace(pad=1, eos=2))
+    chosen = SimpleNamespace(scst=False, scst_args=None)
+    task = SimpleNamespace(vocabulary=SimpleNamespace(pad=1, eos=2), cfg=chosen)
     cfg = Namespace(label_smoothing=0.1, report_accuracy=True)
     criterion = LabelSmoothedCrossEntropy.build_criterion(cfg, task)
     sample = {"net_input": {}, "target": target, "conf": None, "allowed": None, "group": "image"}
