@@ -35,7 +35,9 @@ def vocabulary(media: Path) -> Vocabulary:
 @pytest.fixture(scope="session")
 def folder(media: Path, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_model(len(vocabulary), video_encoder_name="all_resnext14", audio_encoder_name="pann_cnn6")
-    extra = {"task": {"name": "caption", "modality": "image"}, "task_options": OPTIONS}
+    # short outputs: what is tested does not need long ones
+    decoding = {"settings": {"beam": 2, "max_len_b": 8, "no_repeat_ngram_size": 3}}
+    extra = {"task": {"name": "caption"}, "task_options": OPTIONS, "decoding": decoding}
     return save_folder(tmp_path_factory.mktemp("model") / "all", model, vocabulary, extra=extra)
 
 

@@ -88,7 +88,7 @@ def test_a_list_keeps_its_order_and_its_results(predictor, media):
 
 def test_questions(predictor, media):
     path = media / "b.png"
-    free = predictor.answer(path, "how many?", n_best=3)
+    free = predictor.answer(path, "how many?", n_best=3, max_len_b=5)
     assert (
         len(free.n_best) == 3 and free.n_best[0] == (free.text, free.log_prob) and free.distribution is None
     )
@@ -105,9 +105,9 @@ def test_questions(predictor, media):
         assert found.distribution == pytest.approx(
             predictor.answer(path, question, answers).distribution, abs=1e-4
         )
-    paired = predictor.answer([path, media / "c.png"], ["how many?", "what?"])
+    paired = predictor.answer([path, media / "c.png"], ["how many?", "what?"], max_len_b=5)
     assert paired[0].text == free.text
-    assert predictor.answer(media / "clip.mp4", "what?").modality == "video"
+    assert predictor.answer(media / "clip.mp4", "what?", max_len_b=5).modality == "video"
 
 
 def test_judgements(predictor, media):
