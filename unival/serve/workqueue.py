@@ -24,9 +24,12 @@ class WorkQueue:
 
     def __init__(self, workers: int, waiting: int, seconds: float) -> None:
         self.workers, self.places, self.seconds = workers, workers + waiting, seconds
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="model")
+        self._pool = self._new_pool()
         self._lock = threading.Lock()
         self._taken = 0
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.workers, thread_name_prefix="model")
 
     @property
     def taken(self) -> int:
@@ -59,5 +62,6 @@ class WorkQueue:
             self._taken -= 1
 
     def close(self) -> None:
-        """Finish what has begun, forget what waits."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Finish what has begun, forget what waits. An application may be started again afterwards."""
+        pool, self._pool = self._pool, self._new_pool()
+        pool.shutdown(wait=True, cancel_futures=True)
