@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unival.data.dataset import Failure
-from unival.planning import MIB, Memory, step_memory
+from unival.planning import MIB, Memory, step_memory, touch_kernels
 from unival.tasks.schedule import plan_schedule
 
 SAMPLED = 6  # batches from all over the epoch; the largest decides the memory
@@ -26,6 +26,7 @@ def plan(cfg: Any) -> tuple[str, Memory]:
     task = tasks.setup_task(cfg.task)
     per_epoch, total = plan_schedule(cfg, task)
     dataset = task.datasets[task.args.train_subset]
+    touch_kernels()
     before = _resident()
     batches = []
     schedule = task.schedule(dataset, cfg.dataset.batch_size, 1)

@@ -169,3 +169,17 @@ def _as(net_input: Mapping[str, Any], precision: torch.dtype) -> dict[str, Any]:
 
 def _bytes(net_input: Mapping[str, Any]) -> int:
     return sum(v.numel() * v.element_size() for v in net_input.values() if isinstance(v, torch.Tensor))
+
+
+def touch_kernels() -> None:
+    """Run one tiny training step, so that the code of the kernels, 160 MB of it on a CPU, is in memory."""
+    functional = nn.functional
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(392, 16), nn.LayerNorm(16), nn.GELU(),
+    )  # fmt: skip
+    states = net(torch.zeros(2, 3, 32, 32))[:, None, None]
+    mixed = functional.scaled_dot_product_attention(states, states, states, attn_mask=torch.zeros(1, 1))
+    optimizer = torch.optim.Adam(net.parameters())
+    functional.cross_entropy(mixed.flatten(1), torch.zeros(2, dtype=torch.long)).backward()
+    optimizer.step()
