@@ -56,8 +56,8 @@ FINETUNED = tuple(
 MIXED = (Run("balanced", "balanced"), Run("proportional", "proportional"))
 # What a start of the program costs, to be taken off the processor time of a run.
 EMPTY = (
-    Run("images-empty", "images", options=("--max-update=1",)),
-    Run("one_stage-empty", "one_stage", options=("--max-update=1",)),
+    Run("images-empty", "images", options=("--max-update=1", "--log-interval=1")),
+    Run("one_stage-empty", "one_stage", options=("--max-update=1", "--log-interval=1")),
 )
 RUNS = (*PRETRAINED, *FINETUNED, *MIXED)
 
