@@ -83,7 +83,16 @@ def task_arithmetic(weight: Weight) -> Tensor:
 def ties(weight: Weight) -> Tensor:
     """Trim each task vector to its largest values, elect a sign per value, average what agrees with it
     (TIES-Merging, Yadav et al. 2023). ``density`` is the share of values kept."""
-    return _elected(weight, lambda: ((c, _trimmed(d, weight.density)) for c, d in weight.deltas()))
+    least: dict[int, Tensor] = {}  # the election goes through the vectors twice; selecting is the slow part
+
+    def trimmed() -> Iterator[tuple[float, Tensor]]:
+        for k, (coefficient, delta) in zip(weight.used, weight.deltas(), strict=True):
+            size = delta.abs()
+            if k not in least:
+                least[k] = _smallest_kept(size, weight.density)
+            yield coefficient, delta.mul_(size >= least[k])
+
+    return _elected(weight, trimmed)
 
 
 def dare(weight: Weight) -> Tensor:
@@ -139,14 +148,10 @@ def _sum(terms: Iterator[tuple[float, Tensor]]) -> Tensor:
     return total
 
 
-def _trimmed(delta: Tensor, density: float) -> Tensor:
-    """Keep the ``density`` largest values by magnitude, at least one; the others become zero."""
-    keep = max(1, int(density * delta.numel()))
-    if keep >= delta.numel():
-        return delta
-    size = delta.abs()
-    least = size.flatten().kthvalue(delta.numel() - keep + 1).values
-    return delta.mul_(size >= least)
+def _smallest_kept(size: Tensor, density: float) -> Tensor:
+    """Smallest of the ``density`` largest values, of which there is at least one."""
+    keep = max(1, int(density * size.numel()))
+    return size.flatten().kthvalue(size.numel() - keep + 1).values
 
 
 def _dropped(weight: Weight) -> Iterator[tuple[float, Tensor]]:

@@ -1,6 +1,7 @@
 """The paper's plots of a sweep: fronts of two tasks, scores against lambda, bars per group of tables.
 
-Several sweeps of the same points (one per seed) are drawn together: the mean, and their range as a band.
+Several sweeps of the same points (one per seed) are drawn together: the mean, and their range as a band. The band
+of a single sweep is the bootstrap's 95 % interval.
 Source: paper Figures 2, 3 and 6.
 """
 
@@ -99,8 +100,11 @@ def _curves(
         values = [scores_of(runs, point, evaluation) for point in line]
         mean = np.array([v.mean() for v in values])
         axis.plot(x, mean, "o-", color=ink, markersize=4)
+        band = _intervals(runs[0], line, evaluation)
         if len(runs) > 1:
-            axis.fill_between(x, [v.min() for v in values], [v.max() for v in values], color=ink, alpha=0.15)
+            band = [v.min() for v in values], [v.max() for v in values]
+        if band is not None:
+            axis.fill_between(x, *band, color=ink, alpha=0.15, linewidth=0)
         for end in (0, -1):
             if x[end] in (0.0, 1.0):
                 axis.axhline(mean[end], color=ink, linewidth=0.8, linestyle=":")
@@ -108,6 +112,17 @@ def _curves(
         axis.set_ylabel(_metric(runs[0], evaluation), fontsize=8)
         axis.set_xlabel(f"lambda (0: {models[1]}, 1: {models[0]})", fontsize=7)
     return figure
+
+
+def _intervals(
+    run: Records, line: Mapping[str, float], evaluation: str
+) -> tuple[list[float], list[float]] | None:
+    """Bootstrap intervals along the line, where every score has one."""
+    mine = {r["point"]: r for r in run if r["evaluation"] == evaluation}
+    ends = [
+        [float(v) for point in line if (v := mine[point].get(end)) is not None] for end in ("low", "high")
+    ]
+    return (ends[0], ends[1]) if len(ends[0]) == len(ends[1]) == len(line) else None
 
 
 def _fronts(runs: Sequence[Records], line: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> Any:
