@@ -26,6 +26,7 @@ REQUIRED = [
     "tokenizers>=0.15",  # byte-level BPE: training and speed
     "safetensors>=0.4",  # weights
     "numpy>=1.26",
+    "scipy>=1.10",  # search of merging coefficients
     "Pillow>=10",  # images
     "PyYAML>=6",  # recipes
     "tqdm>=4.60",  # progress bars
@@ -40,7 +41,7 @@ EXTRAS = {
     "java-metrics": ["pycocoevalcap>=1.2"],  # METEOR and SPICE jars
     "imagegen": ["open_clip_torch>=2.20", "torch-fidelity>=0.3"],  # CLIP similarity, FID and IS networks
     "demo": [
-        "gradio>=4",  # the web page
+        "gradio>=6",  # the web page
         "fastapi>=0.110",  # the JSON server
         "uvicorn>=0.29",  # what runs it
         "python-multipart>=0.0.9",  # uploaded files

@@ -37,6 +37,7 @@ CORE = {
     "tokenizers": "vocabularies",
     "safetensors": "weights",
     "numpy": "arrays",
+    "scipy": "search of merging coefficients",
     "Pillow": "images",
     "PyYAML": "recipes",
 }
