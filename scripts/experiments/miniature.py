@@ -218,6 +218,7 @@ def main() -> None:
     if args.what == "tables":
         print(tables())
         return
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking for a GPU must not start CUDA before the forks
     import torch
 
     import unival.plugin  # noqa: F401  (imports the engine before the forks)

@@ -102,6 +102,7 @@ class Runner:
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not start CUDA before the forks
             "TOKENIZERS_PARALLELISM": "false",
         }
         self.process = subprocess.Popen(

@@ -26,11 +26,16 @@ def confined(in_memory: bool) -> dict[str, str]:
     return {"protocol_whitelist": "none" if in_memory else "file"}
 
 
+def _lenient() -> dict[str, str]:
+    """Tags that are no UTF-8 are no error; from PyAV 19 on they never are and the option is gone."""
+    return {"metadata_errors": "replace"} if int(pyav().__version__.split(".")[0]) < 19 else {}
+
+
 @contextmanager
 def open_stream(opened: Opened, kind: str) -> Iterator[tuple[Any, Any]]:
     """Open the first stream of a kind ("video" or "audio"): (container, stream). Raises MediaError."""
     target = f"file:{opened.path}" if opened.path is not None else opened.handle()
-    with pyav().open(target, metadata_errors="replace", options=confined(opened.path is None)) as container:
+    with pyav().open(target, options=confined(opened.path is None), **_lenient()) as container:
         streams = getattr(container.streams, kind)
         if not streams:
             kinds = sorted({stream.type for stream in container.streams})

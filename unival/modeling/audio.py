@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unival.config import AudioConfig
 from unival.errors import ConfigError, DataError, nearest
+from unival.modeling.layers import channels_last
 
 SAMPLE_RATE, WINDOW, FMIN, FMAX = 48000, 1024, 50, 14000
 AMIN = 1e-10  # smallest power before the logarithm
@@ -155,7 +156,8 @@ class ConvBlock(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        # a map of one channel has no order that the first convolution could keep
+        x = F.relu(self.bn1(channels_last(self.conv1(x))))
         return F.relu(self.bn2(self.conv2(x))) if self.pair else x
 
 

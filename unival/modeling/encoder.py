@@ -16,7 +16,7 @@ from unival.modeling.attention import mask_bias
 from unival.modeling.audio import build_audio_encoder
 from unival.modeling.image import build_image_encoder
 from unival.modeling.inputs import MODALITIES, Tokens, join, route, sample_tokens
-from unival.modeling.layers import EncoderLayer, drop_path_rates
+from unival.modeling.layers import EncoderLayer, channels_last, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, grid_positions, product_bias, relative_bias
 from unival.modeling.video import build_video_encoder
@@ -139,7 +139,7 @@ class Encoder(RelativeTables):
             )
         if modality != "audio":
             tensor = tensor.to(next(network.parameters()).dtype)
-        features = network.forward_features(tensor) if modality == "image" else network(tensor)
+        features = network.forward_features(channels_last(tensor)) if modality == "image" else network(tensor)
         grid = features.shape[2:]
         ids = self._media_positions(modality, grid, features.device)
         features = features.flatten(2).transpose(1, 2)

@@ -19,6 +19,16 @@ KeyValue = tuple[Tensor, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Maps (B, C, h, w) with the channels innermost in memory on a GPU, unchanged elsewhere; equal values.
+
+    The matrix units read them in that order: cuDNN would turn every map around before and after each
+    convolution, and BatchNorm of the other order is slow. Grouped 3-D convolutions gain nothing
+    (docs/performance.md).
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cuda" else x
+
+
 class DropPath(nn.Module):
     """Drop whole rows of a residual branch (Huang et al., stochastic depth, 2016)."""
 
