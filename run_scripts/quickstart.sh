@@ -25,17 +25,23 @@ train() {
   wait "$watch" 2> /dev/null || true
   touch "$tiny/$1.done"
 }
-# two independent trainings at once, one core each
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # one core trains, the other reads; pairs use one core each
-pair() {
-  OMP_NUM_THREADS=1 train "$1" & local first=$!
-  OMP_NUM_THREADS=1 train "$2" & local second=$!
-  wait "$first" && wait "$second"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # one core trains, the other reads; two at once use one core each
+# two_at_once COMMAND "ARGUMENTS"...: COMMAND with each, never more than two running; fails when one of them does
+two_at_once() {
+  local command=$1 running=0 failed=0 arguments; shift
+  for arguments in "$@"; do
+    if [ "$running" -eq 2 ]; then wait -n || failed=1; running=1; fi
+    # shellcheck disable=SC2086  # several words are several arguments
+    "$command" $arguments &
+    running=$((running + 1))
+  done
+  for ((; running; running--)); do wait -n || failed=1; done
+  return "$failed"
 }
 # evaluate NAME TABLE [options]
 evaluate() {
   local name=$1 table=$2; shift 2
-  OMP_NUM_THREADS=1 "${unival[@]}" evaluate "$tiny/$name/checkpoint_best.pt" "$world/tables/${table}_test.tsv" \
+  "${unival[@]}" evaluate "$tiny/$name/checkpoint_best.pt" "$world/tables/${table}_test.tsv" \
     --train-table "$world/tables/${table}_train.tsv" --image-dir "$world" --batch-size 64 \
     --out "$tiny/evaluation/$name" "$@" > "$tiny/evaluate-$name.log" 2>&1 || { tail -n 20 "$tiny/evaluate-$name.log"; return 1; }
   echo "$name: $(grep -m 1 baseline "$tiny/evaluate-$name.log" || tail -n 1 "$tiny/evaluate-$name.log")"
@@ -47,16 +53,11 @@ step "stage 1: pretraining on images"
 train stage1
 step "stage 2: videos join"
 train stage2
-step "finetuning: image captioning, visual question answering"
-pair caption vqa
-step "finetuning: grounding, video question answering"
-pair grounding video_vqa
-step "finetuning: video captioning, audio captioning"
-pair video_caption audio_caption
+step "finetuning: six tasks, two at a time"  # longest first, so that both cores end together
+two_at_once train audio_caption video_vqa video_caption vqa grounding caption
 step "evaluation on the test splits"
-evaluate caption caption & evaluate vqa vqa & wait -n && wait
-evaluate grounding grounding & evaluate video_caption video_caption & wait -n && wait
-evaluate video_vqa video_vqa & evaluate audio_caption audio_caption & wait -n && wait
+two_at_once evaluate "caption caption" "vqa vqa" "grounding grounding" "video_caption video_caption" \
+  "video_vqa video_vqa" "audio_caption audio_caption"
 step "merging: weights between the captioning and the question answering model"
 "${unival[@]}" merge sweep configs/tiny/merge_sweep.yaml > "$tiny/merge.log" 2>&1 || { tail -n 5 "$tiny/merge.log"; exit 1; }
 grep "^|" "$tiny/merge.log"

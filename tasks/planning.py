@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +27,6 @@ def plan(cfg: Any) -> tuple[str, Memory]:
     task = tasks.setup_task(cfg.task)
     per_epoch, total = plan_schedule(cfg, task)
     dataset = task.datasets[task.args.train_subset]
-    touch_kernels()
-    before = _resident()
     batches = []
     schedule = task.schedule(dataset, cfg.dataset.batch_size, 1)
     for position in range(0, len(schedule), max(1, len(schedule) // SAMPLED)):
@@ -38,6 +37,8 @@ def plan(cfg: Any) -> tuple[str, Memory]:
         if len(batches) == SAMPLED:
             break
     model = task.build_model(cfg.model)
+    touch_kernels()
+    before = _resident() - _held(model, batches)
     optimizer = cfg.optimizer._name
     memory = step_memory(
         model,
@@ -64,6 +65,16 @@ def _precision(cfg: Any) -> torch.dtype:
 
 
 def _resident() -> int:
-    """Bytes that this process has taken so far: interpreter and libraries."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Bytes of this process that are in memory: interpreter, libraries, and what it holds."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _held(model: torch.nn.Module, batches: list[Any]) -> int:
+    """Bytes of the weights and batches that were made for the plan."""
+    groups = [g for batch in batches for g in (batch if isinstance(batch, list) else [batch]) if g]
+    inputs = [v for g in groups for v in g.get("net_input", {}).values() if isinstance(v, torch.Tensor)]
+    tensors = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers(), *inputs)}
+    return sum(tensors.values())
