@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from unival.checkpoint import CODES_AND_BINS, Loaded, save_folder
 from unival.evaluate.recipe import REFERENCE_TASKS
+from unival.writing import replacing
 
 # What the reference's tasks know of our task options; anything else would stop its strict configuration.
 TASK_OPTIONS = (
@@ -88,9 +88,8 @@ def export_fairseq(loaded: Loaded, path: str | Path) -> Path:
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": None},
         "last_optimizer_state": {},
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(content, part)
     return path
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from unival.errors import ConfigError, nearest
 from unival.paths import expand, expand_braces
+from unival.writing import write_text
 
 CHOICES = ("task", "arch", "criterion", "optimizer", "lr_scheduler")
 SECTIONS = ("model", "inputs", "loss", "optimization", "validation", "checkpoint", "run")
@@ -151,10 +152,7 @@ def _with_absolute_paths(description: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_yaml(path: Path, content: Any) -> None:
     """Write atomically, since several ranks write the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    part.replace(path)
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _flag(name: str, value: Any, known: Collection[str]) -> list[str]:

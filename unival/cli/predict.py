@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict what is not predicted yet, then write every answer; exit code 1 when inputs were unreadable."""
     from unival.cli.evaluate import predict
-    from unival.evaluate.parts import to_line, write_atomically
+    from unival.evaluate.parts import to_line
+    from unival.writing import write_text
 
     out = Path(args.out)
     work = out.with_name(f"{out.name}.run")
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if predicted is None:
         return 0
     lines = list(_answers(predicted[0]))
-    write_atomically(out, "".join(f"{to_line(line)}\n" for line in lines))
+    write_text(out, "".join(f"{to_line(line)}\n" for line in lines))
     broken = [line for line in lines if "error" in line]
     shutil.rmtree(work)
     print(f"{out}: {len(lines) - len(broken):,} predictions")

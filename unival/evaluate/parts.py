@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unival.errors import ConfigError
+from unival.writing import write_text
 
 RUN, PARTS, MERGED = "run.json", "parts", "predictions.jsonl"
 Record = dict[str, Any]
@@ -39,7 +40,7 @@ class Parts:
                     f"{self.folder} holds predictions of another run, which differs in {'; '.join(changed)}. "
                     "Give another --out, or --restart to discard them."
                 )
-        write_atomically(path, json.dumps(mine, indent=1, sort_keys=True) + "\n")
+        write_text(path, json.dumps(mine, indent=1, sort_keys=True) + "\n")
 
     def read(self) -> dict[int, Record]:
         """Return row -> record over all parts.
@@ -68,7 +69,7 @@ class Parts:
     def merge(self, records: Iterable[Record]) -> Path:
         """Write ``predictions.jsonl``, in the order given."""
         path = self.folder / MERGED
-        write_atomically(path, "".join(f"{to_line(record)}\n" for record in records))
+        write_text(path, "".join(f"{to_line(record)}\n" for record in records))
         return path
 
 
@@ -108,10 +109,3 @@ def _differences(theirs: Any, mine: Any) -> list[str]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside the file and move into place, so that a kill leaves the old file or the new one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -18,7 +18,7 @@ from unival.batch import collate
 from unival.errors import ConfigError, DataError, UnivalError
 from unival.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from unival.evaluate.items import Item, gather, shown
-from unival.evaluate.parts import Parts, to_line, write_atomically
+from unival.evaluate.parts import Parts, to_line
 from unival.evaluate.provenance import versions
 from unival.evaluate.scoring import Scoring, check, check_answers, main_metric, score_predictions
 from unival.inference import Inference, Prediction
@@ -28,6 +28,7 @@ from unival.specs import SpecOptions, TaskSpec
 from unival.specs.base import EVALUATION
 from unival.tables import Table
 from unival.vocabulary import Vocabulary
+from unival.writing import write_text
 
 FEW = 8  # unreadable items from which a share is given up early, when they are the majority
 DIGITS = 4  # of a log-probability: below the noise of another batch shape
@@ -227,7 +228,7 @@ class Evaluation:
             | ({"bleu_counts": scored.counts[k].astype(int).tolist()} if scored.counts is not None else {})
             for k, item in enumerate(kept)
         ]
-        write_atomically(self.parts.folder / "scores.jsonl", "".join(f"{to_line(line)}\n" for line in lines))
+        write_text(self.parts.folder / "scores.jsonl", "".join(f"{to_line(line)}\n" for line in lines))
         return {
             "main_metric": main_metric(self.spec, self.options, scored.metrics),
             "metrics": scored.metrics,
@@ -320,5 +321,5 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write ``result.json`` with the time of writing; returns its path."""
     path = folder / "result.json"
     stamped = {**result, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    write_atomically(path, json.dumps(stamped, indent=1, ensure_ascii=False, default=str) + "\n")
+    write_text(path, json.dumps(stamped, indent=1, ensure_ascii=False, default=str) + "\n")
     return path

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unival.errors import ConfigError, DataError, UnivalError
-from unival.evaluate.parts import Parts, to_line, write_atomically
+from unival.evaluate.parts import Parts, to_line
 from unival.imagegen.grid import write_codes
 from unival.imagegen.vqgan import Vqgan
 from unival.media import MediaError, MediaLoader
@@ -22,6 +22,7 @@ from unival.specs.base import Field, row_id
 from unival.specs.caption import captions_of
 from unival.specs.inputs import media_id, media_reference
 from unival.tables import Table, open_table
+from unival.writing import write_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _FIELDS = (Field("image", True, "path, member of the media .tar, or base64"), Field("caption", False, "text"))
@@ -163,9 +164,9 @@ class CodeTable:
             if "error" not in record
             for caption in record["captions"]
         ]
-        write_atomically(self.out, "".join(rows))
+        write_text(self.out, "".join(rows))
         report = {**self.identity, "rows": len(rows), "unreadable": broken}
-        write_atomically(self.out.with_name(self.out.name + ".json"), json.dumps(report, indent=1) + "\n")
+        write_text(self.out.with_name(self.out.name + ".json"), json.dumps(report, indent=1) + "\n")
         shutil.rmtree(self.parts.folder)
         return report
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from unival.writing import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +35,5 @@ def write_pictures(folder: str | Path, identifier: str, pictures: Sequence[Image
 
 
 def _write(picture: Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
-    picture.save(part, format="PNG")
-    part.replace(path)
+    with replacing(path) as part:
+        picture.save(part, format="PNG")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from unival.errors import ConfigError
 from unival.metrics.images import ClipScorer, new_clip, r_precision
 from unival.seeding import rng_for
+from unival.writing import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,9 +108,8 @@ def train_clip(
         if (update + 1) % 50 == 0 or update + 1 == settings.updates:
             log(update + 1, total / count)
             total, count = 0.0, 0
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, part)
-    part.replace(out)
+    with replacing(out) as part:
+        torch.save({name: value.cpu() for name, value in model.state_dict().items()}, part)
     return config
 
 

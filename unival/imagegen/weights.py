@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from unival.errors import CheckpointError, ConfigError
 from unival.imagegen.vqgan import Vqgan, VqganConfig
 from unival.loading import LoadReport, load_into
 from unival.torchfile import load_torch
+from unival.writing import replacing
 
 # What the published files hold beside the network: perceptual loss, discriminator and their statistics.
 TRAINING_ONLY = r"^loss\."
@@ -82,10 +82,7 @@ def read_config(path: str | Path) -> VqganConfig:
 
 def save_vqgan(model: Vqgan, path: str | Path, **about: Any) -> None:
     """Write weights and sizes to one file, in place of the old one only when complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     config = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(model.sizes).items()}
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save({"state_dict": state, "config": config, **about}, part)
-    part.replace(path)
+    with replacing(path) as part:
+        torch.save({"state_dict": state, "config": config, **about}, part)

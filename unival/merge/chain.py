@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, UnivalError
-from unival.evaluate.parts import to_line, write_atomically
+from unival.evaluate.parts import to_line
 from unival.merge.recipe import MergeRecipe, Model, built, choice
 from unival.merge.run import merge
 from unival.recipe import write_yaml
+from unival.writing import write_text
 
 KINDS = ("vanilla", "fusing", "ratatouille")
 FUSED = ("all", "auxiliary")
@@ -208,7 +209,7 @@ def run_step(recipe: ChainRecipe, step: Step, say: Callable[[str], None] = print
             raise UnivalError(
                 "\n".join([f"'{step.name}' failed with exit code {code}; end of {log}:", *lines])
             )
-    write_atomically(marker, json.dumps(step.identity))
+    write_text(marker, json.dumps(step.identity))
 
 
 def save_recipe(recipe: ChainRecipe, listed: list[Step]) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import DataError
-from unival.evaluate.parts import write_atomically
 from unival.merge.plots import Records, draw, names, scores_of
 from unival.merge.search import search
 from unival.merge.sweep import Scorer, SweepRecipe, grid_points
+from unival.writing import write_text
 
 COLUMNS = ("point", "coefficients", "evaluation", "group", "metric", "score", "low", "high", "n")
 
@@ -45,8 +45,8 @@ def sweep(recipe: SweepRecipe, searching: bool = False, say: Any = print) -> dic
         "records": records,
     }
     name = "search" if searching else "sweep"
-    write_atomically(out / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(out / ("search.csv" if searching else "scores.csv"), to_csv(records))
+    write_text(out / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / ("search.csv" if searching else "scores.csv"), to_csv(records))
     if not searching:
         draw([records], out, (models[0], models[1]) if len(models) == 2 else ("", ""), recipe.fronts)
     return content

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, nearest
-from unival.evaluate.parts import write_atomically
 from unival.evaluate.provenance import file_hash, sha256
 from unival.evaluate.recipe import read_recipe
 from unival.merge.recipe import MergeRecipe, built
 from unival.merge.run import merge
 from unival.merge.tables import Measured
+from unival.writing import write_text
 
 # Fields of a merge that a grid may vary, beside lambda, coefficients and simplex.
 VARIED = ("method", "scale", "density", "seed", "batchnorm")
@@ -250,7 +250,7 @@ class Scorer:
         if not same and (out / "run.json").is_file():
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(begun, key)
+        write_text(begun, key)
         result = evaluate(args)
         assert result is not None and result["metrics"], "a sweep's tables carry targets"
         metric = result["main_metric"]
@@ -267,7 +267,7 @@ class Scorer:
             "n": result["n"],
             "metrics": result["metrics"],
         }
-        write_atomically(out / "score.json", json.dumps({"key": key, "record": record}, indent=1))
+        write_text(out / "score.json", json.dumps({"key": key, "record": record}, indent=1))
         self.say(
             f"{point.label:>14}  {evaluation.name:<20} {metric} {record['score']:.4f}  (n = {record['n']})"
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, DataError
+from unival.writing import write_text
 
 TASKS = ("caption", "vqa", "grounding", "entailment")
 _IDS = {"caption": "image_id", "vqa": "question_id", "grounding": "uniq_id", "entailment": "uniq_id"}
@@ -220,8 +220,4 @@ def write_results(path: str | Path, predictions: Mapping[Any, Any], task: str) -
     for key, value in predictions.items():
         rows.append({_IDS[task]: convert_id(key, "int"), _PREDICTION[task]: value})
     rows.sort(key=lambda row: (isinstance(row[_IDS[task]], str), row[_IDS[task]]))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(rows, ensure_ascii=False))

@@ -104,7 +104,6 @@ def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
 
 def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]) -> Path | None:
     """Write the recipe of a first training; None where the configs of a checkout are not at hand."""
-    import yaml
 
     from unival.evaluate.recipe import REFERENCE_TASKS
 
@@ -134,5 +133,5 @@ def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]
     if spec.name == "matching":
         content["inputs"]["modality"] = spec.modality
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_yaml(path, content)
     return path
