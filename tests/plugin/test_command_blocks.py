@@ -31,6 +31,7 @@ ELSEWHERE = {
     ("docs/demo.md", "unival demo"): "tests/serve/test_demo_page.py",
     ("docs/preparing-data.md", "unival data prepare"): "tests/prepare/test_prepare_captions.py",
     ("docs/preparing-data.md", "unival data compress"): "tests/prepare/test_compress.py",
+    ("docs/results.md", "UNIVAL_DATA=userdata python"): "tests/unit/test_miniature_experiments.py",
     ("docs/self-critical.md", None): "tests/recipes/test_recipe_runs.py",
     ("docs/merging.md", None): "tests/merge/test_merge_chain.py",
     ("docs/image-generation.md", "unival data codes"): "tests/plugin/test_image_gen.py",
