@@ -13,7 +13,7 @@ import yaml
 from imagegen_fixtures import VQGAN, tiny_vqgan
 
 from unival.errors import CheckpointError, ConfigError
-from unival.imagegen.train import TrainSettings, evaluate, restart_unused, train
+from unival.imagegen.train import Codebook, TrainSettings, evaluate, train
 from unival.imagegen.vqgan import Vqgan, VqganConfig
 from unival.imagegen.weights import load_vqgan, read_config, save_vqgan
 
@@ -94,7 +94,7 @@ def test_a_trained_one_keeps_pictures(tmp_path):
     torch.manual_seed(1)
     model = Vqgan(VqganConfig(ch=8, ch_mult=(1, 2, 2), attn_resolutions=(), groups=4, **sizes))
     losses: list[float] = []
-    settings = TrainSettings(updates=80, batch_size=10, lr=1e-2, last_temperature=0.25)
+    settings = TrainSettings(updates=80, batch_size=10, lr=1e-2)
     train(model, images, settings, lambda update, loss: losses.append(loss))
     found = evaluate(model, images, images)
     assert found.mse < 0.85 * found.baseline_mse and found.l1 < 0.85 * found.baseline_l1
@@ -106,23 +106,39 @@ def test_a_trained_one_keeps_pictures(tmp_path):
     assert evaluate(again, images, images) == found
 
 
-def test_codes_out_of_use_become_copies_of_used_ones():
-    quantize = tiny_vqgan().quantize
-    before = {name: value.clone() for name, value in quantize.state_dict().items()}
-    used = torch.zeros(VQGAN.n_embed)
-    used[3], used[7] = 5, 2
-    restart_unused(quantize, used, torch.Generator().manual_seed(0))
-    kept = used > 0
-    for name, value in quantize.state_dict().items():
-        assert torch.equal(value[kept], before[name][kept])
-        parents = before[name][kept].flatten(1) if value.dim() > 1 else before[name][kept][:, None]
-        rows = value.flatten(1) if value.dim() > 1 else value[:, None]
-        nearest = torch.cdist(rows, parents).min(1).values
-        assert float(nearest.max()) < 1.5 * float(parents.std()) * rows.size(1) ** 0.5
-    assert len(quantize.embed.weight.unique(dim=0)) == VQGAN.n_embed, "copies differ"
-    same = {name: value.clone() for name, value in quantize.state_dict().items()}
-    restart_unused(quantize, torch.ones(VQGAN.n_embed), torch.Generator())
-    assert all(torch.equal(value, same[name]) for name, value in quantize.state_dict().items())
+def test_scores_choose_the_nearest_vector():
+    """What training chose by distance is what the written network chooses by its linear scores."""
+    torch.manual_seed(0)
+    model = tiny_vqgan()
+    codebook = Codebook(model.quantize, TrainSettings(updates=10))
+    codebook.vectors = torch.randn(VQGAN.n_embed, VQGAN.embed_dim)
+    codebook.write()
+    places = torch.randn(2, VQGAN.embed_dim, 3, 3)
+    flat = places.movedim(1, -1).reshape(-1, VQGAN.embed_dim)
+    nearest = torch.cdist(flat, codebook.vectors).argmin(1)
+    assert torch.equal(codebook.nearest(flat), nearest)
+    assert torch.equal(model.quantize.proj(places).argmax(1).flatten(), nearest)
+    assert torch.equal(model.quantize.embed.weight, codebook.vectors)
+
+
+def test_vectors_follow_their_places_and_unused_ones_restart():
+    torch.manual_seed(0)
+    model = tiny_vqgan()
+    settings = TrainSettings(updates=1000, decay=0.5)
+    codebook = Codebook(model.quantize, settings)
+    centres = 10 * torch.randn(4, VQGAN.embed_dim)
+    for update in range(100, 400):
+        which = torch.randint(0, 4, (2, 1, 4, 4))
+        places = centres[which.squeeze(1)].movedim(-1, 1) + 0.1 * torch.randn(2, VQGAN.embed_dim, 4, 4)
+        places.requires_grad_()
+        vectors, distance = codebook.choose(places, update)
+    gaps = torch.cdist(centres, codebook.vectors).min(1).values
+    assert float(gaps.max()) < 1.0, "every group of places has a vector"
+    assert float(distance) < 0.05
+    vectors.sum().backward()
+    assert torch.equal(places.grad, torch.ones_like(places)), "gradients pass straight through"
+    lone = torch.cdist(codebook.vectors, centres).min(1).values
+    assert float(lone.max()) < 2.0, "codes without a place were put on places"
 
 
 def lightning_file(folder: Path, **more: object) -> Path:

@@ -1,10 +1,11 @@
-"""Training a VQGAN on one's own pictures: Gumbel-softmax codes and a pixel loss.
+"""Training a VQGAN on one's own pictures: nearest code vectors and a pixel loss.
 
-The discrete autoencoder of Ramesh et al., "Zero-shot text-to-image generation" (2021, appendix A): codes are
-relaxed by Gumbel noise at a temperature that falls during training. Codes that fall out of use are restarted
-(after Dhariwal et al., "Jukebox", 2020), or a few codes would win all places. There is neither a perceptual
-loss nor a discriminator (both need weights or much longer training), so reconstructions are smoother than those
-of the published network.
+The codebook of van den Oord et al., "Neural discrete representation learning" (2017): a place becomes its nearest
+code vector, gradients pass straight through, code vectors follow the mean of their places (appendix A.1), and
+codes that fall out of use are restarted at places of the batch (after Dhariwal et al., "Jukebox", 2020). The
+published network scores codes linearly; so does the result here, since the nearest vector is the one of the highest
+2 e.z - e.e. There is neither a perceptual loss nor a discriminator (both need weights or much longer training),
+so reconstructions are smoother than those of the published network.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from unival.errors import ConfigError, DataError
 from unival.imagegen.vqgan import GumbelQuantizer, Vqgan
 from unival.seeding import rng_for
 
-PERIOD = 50  # updates between two looks at the loss and at unused codes
-SETTLED = 0.6  # share of the updates after which temperature and set of codes stay as they are
-JITTER = 0.2  # of a restarted code, in standard deviations
+PERIOD = 50  # updates between two looks at the loss
+RESTARTS = 20  # updates between two looks at unused codes
+FREE = 0.1  # share of the updates without codes, for an encoder whose places are worth grouping
+SETTLED = 0.8  # share of the updates after which no code is restarted
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,20 @@ class TrainSettings:
     updates: int = field(default=2000, metadata={"help": "optimiser steps"})
     batch_size: int = field(default=16, metadata={"help": "pictures per step"})
     lr: float = field(default=1e-3, metadata={"help": "highest learning rate"})
-    first_temperature: float = field(default=1.0, metadata={"help": "temperature of the codes at the start"})
-    last_temperature: float = field(
-        default=0.0625, metadata={"help": "temperature from 60 % of the updates on"}
+    commitment: float = field(
+        default=0.25, metadata={"help": "weight of the distance of places to their codes"}
     )
+    decay: float = field(default=0.95, metadata={"help": "what a code vector keeps of itself per step"})
     seed: int = field(default=7, metadata={"help": "seed of weights, order and noise"})
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "lr", "first_temperature", "last_temperature"):
+        for name in ("updates", "batch_size", "lr"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
-
-    def temperature(self, update: int) -> float:
-        """Temperature at an update: geometric from the first to the last, which it reaches at 60 %."""
-        share = min(update / (SETTLED * self.updates), 1.0)
-        return float(self.first_temperature * (self.last_temperature / self.first_temperature) ** share)
+        if self.commitment < 0 or not 0 <= self.decay < 1:
+            raise ConfigError(
+                f"commitment must not be below 0, decay be in [0, 1); got {self.commitment} and {self.decay}"
+            )
 
     def rate(self, update: int) -> float:
         """Learning rate at an update."""
@@ -82,34 +83,88 @@ def train(
     Raises DataError when the loss is not finite.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    noise = torch.Generator(device).manual_seed(settings.seed)
+    codebook = Codebook(model.quantize, settings)
+    learnt = [p for p in model.parameters() if not any(p is own for own in model.quantize.parameters())]
+    optimizer = torch.optim.AdamW(learnt, settings.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     model.train().to(memory_format=torch.channels_last)  # a third faster on a CPU
     total, count = 0.0, 0
-    used = torch.zeros(model.sizes.n_embed, device=device)
     for update in range(settings.updates):
         batch = to_range(images[_batch(len(images), update, settings)]).to(device)
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(update)
-        scores = model.scores(batch).float()
-        weights = _relaxed(scores, settings.temperature(update), noise)
-        difference = model.pictures(model.quantize.vectors(weights)) - batch
+        places = model.quant_conv(model.encoder(batch))
+        vectors, distance = codebook.choose(places, update)
+        difference = model.pictures(vectors) - batch
         loss = difference.abs().mean() + difference.square().mean()
         if not math.isfinite(loss.item()):
             raise DataError(f"the loss of update {update} is not finite: lower the learning rate")
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        (loss + settings.commitment * distance).backward()
+        torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
-        used += torch.bincount(scores.argmax(1).flatten(), minlength=len(used))
         total, count = total + loss.item(), count + 1
         if (update + 1) % PERIOD == 0 or update + 1 == settings.updates:
             log(update + 1, total / count)
-            if update < SETTLED * settings.updates:
-                restart_unused(model.quantize, used, noise)
             total, count = 0.0, 0
-            used.zero_()
+    codebook.write()
     model.eval()
+
+
+class Codebook:
+    """Code vectors in training; ``write`` leaves them in the network with the linear scores of the nearest one."""
+
+    def __init__(self, quantize: GumbelQuantizer, settings: TrainSettings) -> None:
+        self.quantize, self.settings = quantize, settings
+        self.vectors = quantize.embed.weight.detach().clone()
+        self.sums, self.counts = (
+            self.vectors.clone(),
+            torch.ones(len(self.vectors), device=self.vectors.device),
+        )
+        self.used = torch.zeros_like(self.counts)
+        self.noise = torch.Generator(self.vectors.device).manual_seed(settings.seed)
+        self.begun = False
+
+    def choose(self, places: Tensor, update: int) -> tuple[Tensor, Tensor]:
+        """Nearest vectors of places (N, d, a, b), with the gradient of the places, and their mean squared distance."""
+        if update < FREE * self.settings.updates:
+            return places, places.new_zeros(())
+        flat = places.detach().movedim(1, -1).reshape(-1, places.size(1))
+        if not self.begun:
+            self._restart(torch.ones_like(self.used, dtype=torch.bool), flat)
+            self.begun = True
+        codes = self.nearest(flat)
+        chosen = self.vectors[codes].view(places.movedim(1, -1).shape).movedim(-1, 1)
+        distance = (places - chosen).square().mean()
+        self._follow(flat, codes)
+        if (update + 1) % RESTARTS == 0 and update < SETTLED * self.settings.updates:
+            self._restart(self.used == 0, flat)
+            self.used.zero_()
+        return places + (chosen - places).detach(), distance
+
+    def nearest(self, flat: Tensor) -> Tensor:
+        return (2 * flat @ self.vectors.T - self.vectors.square().sum(1)).argmax(1)
+
+    def _follow(self, flat: Tensor, codes: Tensor) -> None:
+        counts = torch.bincount(codes, minlength=len(self.vectors)).to(flat)
+        keep = self.settings.decay
+        self.counts.mul_(keep).add_(counts, alpha=1 - keep)
+        self.sums.mul_(keep).add_(torch.zeros_like(self.sums).index_add_(0, codes, flat), alpha=1 - keep)
+        self.used += counts
+        alive = self.counts > 1e-3
+        self.vectors[alive] = self.sums[alive] / self.counts[alive].unsqueeze(1)
+
+    def _restart(self, which: Tensor, flat: Tensor) -> None:
+        """Put code vectors on random places of a batch."""
+        rows = torch.randint(len(flat), (int(which.sum()),), generator=self.noise, device=flat.device)
+        self.vectors[which] = self.sums[which] = flat[rows]
+        self.counts[which] = 1.0
+
+    @torch.no_grad()
+    def write(self) -> None:
+        self.quantize.embed.weight.copy_(self.vectors)
+        self.quantize.proj.weight.copy_(2 * self.vectors[:, :, None, None])
+        assert self.quantize.proj.bias is not None
+        self.quantize.proj.bias.copy_(-self.vectors.square().sum(1))
 
 
 def _batch(size: int, update: int, settings: TrainSettings) -> Tensor:
@@ -118,28 +173,6 @@ def _batch(size: int, update: int, settings: TrainSettings) -> Tensor:
     epoch, place = divmod(update, per_epoch)
     order = rng_for(settings.seed, epoch, 0, "codebook order").permutation(size)
     return torch.from_numpy(order[place * settings.batch_size : (place + 1) * settings.batch_size])
-
-
-def _relaxed(scores: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
-    """Gumbel-softmax weights (N, n_embed, a, b) of scores of that shape."""
-    gumbel = -torch.empty_like(scores).exponential_(generator=noise).log()
-    return ((scores + gumbel) / temperature).softmax(dim=1)
-
-
-@torch.no_grad()
-def restart_unused(quantize: GumbelQuantizer, used: Tensor, noise: torch.Generator) -> None:
-    """Turn codes that no place chose into noisy copies of ones that many did; used: (n_embed,) counts."""
-    unused = (used == 0).nonzero().squeeze(1)
-    if not 0 < len(unused) < len(used):
-        return
-    parents = torch.multinomial(used, len(unused), replacement=True, generator=noise)
-    for weight in (quantize.proj.weight, quantize.embed.weight):
-        copies = weight[parents]
-        weight[unused] = copies + JITTER * copies.std() * torch.randn(
-            copies.shape, generator=noise, device=copies.device
-        )
-    assert quantize.proj.bias is not None
-    quantize.proj.bias[unused] = quantize.proj.bias[parents]
 
 
 def to_range(images: Tensor) -> Tensor:
