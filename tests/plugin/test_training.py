@@ -239,3 +239,11 @@ def test_the_terminal_is_readable(train, tables):
     for noise in ("shared parameter", "Warning", "Namespace(", "UnivalModel("):
         assert noise not in run.text
     assert "plan:" in run.text and "46 rows of caption (image)" in run.text
+
+
+def test_workers_of_short_epochs_do_not_complain(train, tables):
+    """A loader of an epoch before, destroyed in a new worker, printed "can only test a child process"."""
+    options = ("--max-update=24", "--num-workers=1", "--validate-interval=2", "--no-save")
+    run = train("caption", data(tables), *options).ok()
+    assert len(run.losses()) == 24
+    assert "Exception ignored" not in run.text

@@ -138,8 +138,34 @@ def test_merge_script_lists_the_chain(tmp_path):
     assert done.returncode == 0, done.stderr
     trainings = [line for line in done.stdout.splitlines() if "configs/finetune/" in line]
     assert len(trainings) == 4 + 4 + 12
-    slurm = subprocess.run(["bash", "-n", str(ROOT / "run_scripts/merge/chain_slurm.sh")], check=False)
-    assert slurm.returncode == 0
+
+
+def test_chain_as_slurm_arrays(tmp_path):
+    """A stand-in for sbatch: one array per stage, together all steps, each waiting for the one before."""
+    stand_in = tmp_path / "bin/sbatch"
+    stand_in.parent.mkdir()
+    calls = tmp_path / "calls"
+    lines = ["#!/bin/bash", f'echo "$*" >> {calls}', f'echo "$((100 + $(wc -l < {calls})));cluster"', ""]
+    stand_in.write_text("\n".join(lines))
+    stand_in.chmod(0o755)
+    recipe = "configs/merge/ratatouille.yaml"
+    done = subprocess.run(
+        ["bash", str(ROOT / "run_scripts/merge/chain_slurm.sh"), recipe, "--gpus-per-node=8"],
+        env={**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}", "UNIVAL_OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    steps: list[int] = []
+    for number, call in enumerate(calls.read_text().splitlines()):
+        first, last = map(int, re.search(r"--array=(\d+)-(\d+)", call).groups())
+        steps += range(first, last + 1)
+        assert "--gpus-per-node=8" in call and f"merge chain {recipe} --step $SLURM_ARRAY_TASK_ID" in call
+        assert (f"--dependency=afterok:{100 + number}" in call) == (number > 0), call
+    listed = dry_run("run_scripts/merge/merge.sh", "chain", recipe, "--list", cwd=tmp_path)
+    assert len(steps) == len(set(steps)) == 20 + 7, listed.stdout
+    assert number > 1
 
 
 def test_every_recipe_of_the_paper_has_a_script():
