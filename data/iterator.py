@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fairseq.data.iterators import EpochBatchIterator
+from fairseq.data.iterators import BufferedIterator, EpochBatchIterator
 
 from unival.data.dataset import Failure, Item, SpecDataset
 from unival.errors import DataError
@@ -89,8 +89,32 @@ class ScheduledIterator(EpochBatchIterator):
     def _get_iterator_for_epoch(self, *args: Any, **kwargs: Any) -> Any:
         counting = super()._get_iterator_for_epoch(*args, **kwargs)
         if counting is not None:
+            if isinstance(counting._itr, BufferedIterator):
+                counting._itr._iterable = _Ending(counting._itr._iterable)
             counting._itr = _raising(counting._itr)
         return counting
+
+
+class _Ending:
+    """A loader whose workers are told to go when the last batch was taken.
+
+    The engine's buffer stops there without asking for more. The workers would live until the loader is garbage,
+    where torch can no longer tell them and waits five seconds, once an epoch.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        try:
+            yield from batches
+        finally:
+            if hasattr(batches, "_shutdown_workers"):
+                batches._shutdown_workers()
 
 
 def _raising(batches: Iterator[Any]) -> Iterator[Any]:
