@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unival.losses import LossOptions, label_smoothed_loss
 from unival.modeling import attention, audio, encoder
 from unival.modeling.build import build_model
+from unival.modeling.inputs import MODALITIES
 
 TEXT = 30
 MEDIA = {
@@ -33,7 +34,6 @@ MEDIA = {
     "audio": lambda n, device: {"patch_audios": torch.randn(n, 160_000, device=device) * 0.1},
     "text": lambda n, device: {},
 }
-KINDS = ("image", "video", "audio")
 LAYOUTS = ("channels_last", "contiguous")
 
 
@@ -51,7 +51,7 @@ def maps_in(layout: str) -> Iterator[None]:
 
 def inputs(modality: str, batch: int, vocabulary: int, device: str) -> dict[str, Any]:
     tokens = torch.randint(4, vocabulary, (batch, TEXT), device=device)
-    kind = KINDS.index(modality) if modality in KINDS else -1
+    kind = MODALITIES.index(modality) if modality in MODALITIES else -1
     return {
         "src_tokens": tokens,
         "src_lengths": torch.full((batch,), TEXT),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import pickle
@@ -221,17 +220,9 @@ class UnivalTrainer(Trainer):
                     master.grad = None
         return norm
 
-    # A finished epoch's loader waits in a reference cycle. A data worker that is forked now would inherit and
-    # destroy it, and complain that its processes are not its own.
-
     def get_train_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        gc.collect()
         self._iterator = super().get_train_iterator(*args, **kwargs)
         return self._iterator
-
-    def get_valid_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        gc.collect()
-        return super().get_valid_iterator(*args, **kwargs)
 
     def _aggregate_logging_outputs(self, logging_outputs: Any, *sums: Any, ignore: bool = False) -> Any:
         """Add to the statistics that ranks exchange whether one of them was asked to stop."""

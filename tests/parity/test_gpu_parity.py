@@ -25,7 +25,7 @@ DATA = Path(__file__).parent / "data"
 RECORDS = json.loads((DATA / "tiny_forward.json").read_text())
 CASES = [c for c in RECORDS["cases"] if not c.startswith("mix_")]
 MIXED = [c for c in RECORDS["cases"] if c.startswith("mix_")]
-TOLERANCE = 1e-4  # largest difference seen on an H100: 6e-6
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(autouse=True)

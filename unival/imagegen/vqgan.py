@@ -200,16 +200,12 @@ class Decoder(nn.Module):
 
 
 class GumbelQuantizer(nn.Module):
-    """Scores every code at every place; a place is the (mixture of) code vectors it chooses."""
+    """Scores every code at every place; a place is the code vector of the highest score."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
         self.proj = nn.Conv2d(config.z_channels, config.n_embed, 1)
         self.embed = nn.Embedding(config.n_embed, config.embed_dim)
-
-    def vectors(self, weights: Tensor) -> Tensor:
-        """Mixtures (N, embed_dim, a, b) of code vectors for weights (N, n_embed, a, b)."""
-        return torch.einsum("nkab,kd->ndab", weights, self.embed.weight)
 
 
 class Vqgan(nn.Module):
