@@ -19,8 +19,8 @@ from PIL import Image
 
 import unival
 from unival.checkpoint import save_folder
-from unival.config import option_fields
-from unival.recipe import load_recipe
+from unival.core.recipe import load_recipe
+from unival.modeling.config import option_fields
 from unival.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,10 +29,10 @@ import torch
 
 import unival
 from unival.checkpoint import save_folder
+from unival.datatools.world import render
 from unival.errors import UnivalError
-from unival.predictor import Predictor
+from unival.predict.predictor import Predictor
 from unival.vocabulary import Vocabulary
-from unival.world import render
 
 SMALL: dict[str, Any] = {
     f"{side}_{name}": value

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unival.losses import LossOptions, label_smoothed_loss
 from unival.modeling import attention, audio, encoder
 from unival.modeling.build import build_model
-from unival.modeling.inputs import MODALITIES
+from unival.modeling.joining import MODALITIES
 
 TEXT = 30
 MEDIA = {

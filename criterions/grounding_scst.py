@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 from unival.criterions.label_smoothed import LabelSmoothedCrossEntropy
 from unival.criterions.scst import SelfCriticalCriterion
 from unival.errors import ConfigError
 from unival.losses import LossOptions, LossOutput, token_log_probs
 from unival.rewards import BoxReward, GroundingOptions, WeightedOptions
-from unival.rollout import Rollout, select_rows, shifted
+from unival.rewards.rollout import Rollout, select_rows, shifted
 
 
 class BoxCriterion(SelfCriticalCriterion):

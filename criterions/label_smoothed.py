@@ -12,7 +12,7 @@ from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 from unival.errors import ConfigError
 from unival.losses import AllowedTokens, LossOptions, LossOutput, combine, label_smoothed_loss
 

@@ -12,14 +12,14 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 from unival.criterions.label_smoothed import LabelSmoothedCrossEntropy
 from unival.errors import ConfigError
 from unival.generate import parse_range
-from unival.inference import Inference
 from unival.losses import LossOptions, LossOutput, PolicyOptions, mean_of_others, policy_loss
+from unival.predict.inference import Inference
 from unival.rewards import RewardGuard, RewardSums
-from unival.rollout import Rollout, roll_out, select_rows, shifted
+from unival.rewards.rollout import Rollout, roll_out, select_rows, shifted
 from unival.tasks.safety import unwrap
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from fairseq.data import FairseqDataset
 
-from unival.batch import Example, collate
+from unival.batching.batch import Example, collate
+from unival.core.seeding import rng_for
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
-from unival.seeding import rng_for
 from unival.specs import SpecOptions, TaskSpec
 from unival.tables import Table
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 Item = tuple[int, int, int]  # epoch, source, row
 
@@ -119,7 +119,7 @@ class SpecDataset(FairseqDataset):
         """Collate rows: a batch, or with ``split_groups`` a list with one batch per group.
 
         The groups of a list weigh equally in the loss (reference behaviour: image and video). A batch has
-        the keys of :func:`unival.batch.collate`, ``source`` (name of its first row's table), ``group`` and
+        the keys of :func:`unival.batching.batch.collate`, ``source`` (name of its first row's table), ``group`` and
         ``broken``: the rows skipped for broken media, with the first batch. An empty list (the padding of
         a rank that has no rows left) gives an empty dict; a row that stops the run gives its Failure.
         """

@@ -10,11 +10,11 @@ from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 
-from unival import options as cli_options
-from unival.checkpoint import load_into, modality_exceptions
-from unival.config import ARCHS, PARTS, REFUSED, ModelConfig
+from unival.core import options as cli_options
 from unival.modeling.build import build_from_config
+from unival.modeling.config import ARCHS, PARTS, REFUSED, ModelConfig
 from unival.modeling.model import UnIVAL
+from unival.modeling.weights import load_into, modality_exceptions
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
 
 
 def _named_size(args: Namespace) -> None:
-    """Sizes belong to ``unival.config``; nothing to add to the namespace."""
+    """Sizes belong to ``unival.modeling.config``; nothing to add to the namespace."""
 
 
 for _arch in ARCHS:

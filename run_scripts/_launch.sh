@@ -9,7 +9,7 @@
 # DRY_RUN=1 prints the command instead of running it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-stopped=75  # unival/stopping.py
+stopped=75  # unival/launch/stopping.py
 one_of_several="${NNODES:-}"
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python

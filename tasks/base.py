@@ -16,18 +16,18 @@ from fairseq import checkpoint_utils
 from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask
 
-from unival import options as cli_options
+from unival.batching.mixture import batches
+from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.media import MediaLoader
-from unival.mixture import batches
 from unival.specs import SpecOptions, get_spec
 from unival.tables import Table, open_table
 from unival.tasks.options import TaskOptions
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, unwrap
 from unival.tasks.validation import FALLING, Validation
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -344,7 +344,7 @@ class UnivalTask(LegacyFairseqTask):
 
 def _identity(filename: str) -> tuple[str | None, str | None]:
     """Vocabulary fingerprint and architecture name that a checkpoint carries."""
-    from unival.checkpoint import read_header
+    from unival.core.torchfile import read_header
 
     config = Path(filename) / "config.json"
     if config.is_file():

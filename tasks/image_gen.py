@@ -9,7 +9,7 @@ from dataclasses import replace
 from fairseq.tasks import register_task
 
 from unival.tasks.base import UnivalTask
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from unival import options as cli_options
+from unival.batching.mixture import MODES
+from unival.core import options as cli_options
 from unival.errors import ConfigError, nearest
-from unival.mixture import MODES
 
 KEYS = ("name", "table", "task", "modality", "weight", "group", "selected_cols", "options", "split")
 # The reference's extra streams, each read once every <cnt> rows of the main one.

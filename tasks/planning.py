@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unival.data.dataset import Failure
-from unival.planning import MIB, Memory, step_memory, touch_kernels
+from unival.modeling.memory import MIB, Memory, step_memory, touch_kernels
 from unival.tasks.schedule import plan_schedule
 
 SAMPLED = 6  # batches from all over the epoch; the largest decides the memory

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from unival.data.dataset import DataSource
 from unival.errors import UnivalError
-from unival.preflight import Presence, differences
+from unival.launch.preflight import Presence, differences
 
 _REDUCE = 60.0  # seconds; one number takes milliseconds
 _POLL = 0.01

@@ -10,19 +10,19 @@ from typing import Any
 
 from fairseq.tasks import register_task
 
-from unival import options as cli_options
-from unival.config import ModelConfig
+from unival.batching.mixture import Source, mixture_batches, quotas
+from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches
 from unival.errors import ConfigError
 from unival.media import MediaLoader
-from unival.mixture import Source, mixture_batches, quotas
+from unival.modeling.config import ModelConfig
 from unival.specs import SpecOptions, get_spec
 from unival.specs.base import MODALITIES
 from unival.tables import open_table
 from unival.tasks.base import UnivalTask
 from unival.tasks.mixture import STREAMS, add_arguments, from_arguments, read_mixture
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
 from unival.errors import CheckpointError, ConfigError, UnivalError
+from unival.launch.stopping import REQUEST, STOPPED
 from unival.models.ema import WeightAverage
-from unival.stopping import REQUEST, STOPPED
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
@@ -111,7 +111,9 @@ class UnivalTrainer(Trainer):
         return extra
 
     def _start_from_weights(self, filename: str) -> None:
-        from unival.checkpoint import load_folder, load_into, modality_exceptions, read_fairseq
+        from unival.checkpoint.load import load_folder
+        from unival.core.torchfile import read_fairseq
+        from unival.modeling.weights import load_into, modality_exceptions
 
         folder = Path(filename).is_dir()
         state = load_folder(filename)[0].state_dict() if folder else read_fairseq(filename).model
@@ -123,12 +125,12 @@ class UnivalTrainer(Trainer):
     def _note_ancestor(self, filename: str) -> None:
         """Let this run's checkpoints say what they were trained from; only the rank that saves reads the file."""
         if self.is_data_parallel_master:
-            from unival.merge.lineage import lineage_through
+            from unival.checkpoint.lineage import lineage_through
 
             self.task.lineage = lineage_through(filename)
 
     def _start_from_bart(self, filename: str) -> None:
-        from unival.checkpoint import load_bart
+        from unival.modeling.pretrained import load_bart
 
         as_reference = self.task.cfg.init_as_reference
         report = load_bart(self.get_model(), filename, self.task.vocabulary, as_reference)
@@ -156,7 +158,7 @@ class UnivalTrainer(Trainer):
             raise
         finally:
             self.cfg.ema.store_ema = store_ema
-        from unival.checkpoint import read_header
+        from unival.core.torchfile import read_header
 
         self.task.load_state_dict(read_header(filename)["task_state"])
         masters = extra.pop("master_weights", None)

@@ -12,9 +12,9 @@ from torch import nn
 
 from unival.data.dataset import DataSource
 from unival.errors import ConfigError, DataError, nearest
-from unival.inference import Inference, Prediction
+from unival.predict.inference import Inference, Prediction
 from unival.tasks.options import TaskOptions
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ __all__ = ["__version__", "build_model", "load"]
 
 if TYPE_CHECKING:
     from unival.modeling.build import build_model
-    from unival.predictor import load
+    from unival.predict.predictor import load
 
-_LAZY = {"build_model": "unival.modeling.build", "load": "unival.predictor"}
+_LAZY = {"build_model": "unival.modeling.build", "load": "unival.predict.predictor"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from unival.errors import ConfigError, UnivalError, nearest
-from unival.stopping import REQUEST
+from unival.launch.stopping import REQUEST
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def call_the_roll(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from unival.preflight import Presence, code_facts, option_facts, roll_call, table
+    from unival.launch.preflight import Presence, code_facts, option_facts, roll_call, table
     from unival.tasks.options import TaskOptions
 
     world = args.distributed_world_size

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NoReturn
 
-from unival.paths import root
+from unival.core.paths import root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RECIPES = CHECKOUT / "configs" / "experiments"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from evaluate_models import make_checkpoint
 
-from unival.world import render
+from unival.datatools.world import render
 
 
 @pytest.fixture(scope="session", autouse=True)

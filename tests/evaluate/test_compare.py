@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from unival.cli import main
-from unival.compare import bootstrap_p, mcnemar
 from unival.evaluate.bootstrap import bleu_counts, bleu_of_counts, intervals, resample
+from unival.evaluate.compare import bootstrap_p, mcnemar
 from unival.evaluate.scoring import Scoring, score_predictions
 from unival.metrics.bleu import bleu
 from unival.specs import SpecOptions, get_spec

@@ -15,9 +15,9 @@ from evaluate_models import unival
 from unival.cli import main
 from unival.errors import ConfigError
 from unival.evaluate.recipe import REFERENCE_TASKS, read_recipe, resolve_task
+from unival.evaluate.reproduce import Entry, Target, find_entry, judge, read_entries
 from unival.generate import GenerationSettings
 from unival.metrics.caption import METRICS
-from unival.reproduce import Entry, Target, find_entry, judge, read_entries
 from unival.specs import SpecOptions, get_spec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from merge_models import folder_of, make_model
 
+from unival.datatools.world import render
 from unival.vocabulary import Vocabulary
-from unival.world import render
 
 
 @pytest.fixture(scope="session", autouse=True)

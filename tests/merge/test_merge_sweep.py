@@ -12,7 +12,7 @@ import torch
 import yaml
 from merge_models import OPTIONS, weights_of
 
-from unival.batch import collate
+from unival.batching.batch import collate
 from unival.checkpoint import load_folder
 from unival.cli import main
 from unival.errors import ConfigError

@@ -12,9 +12,9 @@ import rules
 import torch
 from PIL import Image
 
+from unival.core.seeding import rng_for
 from unival.media import audio_eval, frame_indices, grounding_eval, image_eval, normalisation, video_eval
 from unival.media.transforms_audio import int16_round_trip
-from unival.seeding import rng_for
 
 HERE = Path(__file__).parent
 DATA: dict[str, Any] = json.loads((HERE / "data" / "preprocessing_media.json").read_text())

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unival.batch import Example, collate, constraint_masks
-from unival.boxes import dequantise
-from unival.bpe import byte_of_character
+from unival.batching.batch import Example, collate, constraint_masks
 from unival.media import MediaLoader
-from unival.prompts import prompt
 from unival.specs import SpecOptions, TaskSpec, get_spec
 from unival.tables import open_table
-from unival.text import clean_caption, clean_question
 from unival.vocabulary import Vocabulary
+from unival.vocabulary.boxes import dequantise
+from unival.vocabulary.bpe import byte_of_character
+from unival.vocabulary.cleaning import clean_caption, clean_question
+from unival.vocabulary.prompts import prompt
 
 HERE = Path(__file__).parent
 DATA: dict[str, Any] = json.loads((HERE / "data" / "preprocessing_text.json").read_text())

@@ -17,7 +17,7 @@ def runner(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
-    from unival.world import render
+    from unival.datatools.world import render
 
     folder = tmp_path_factory.mktemp("data") / "world"
     render(folder, seed=1, images=60, clips=24, sounds=24, image_size=32, video_size=32, vocabulary_size=400)

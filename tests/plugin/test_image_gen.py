@@ -100,7 +100,7 @@ def test_without_a_clip_validation_is_by_the_loss(train, files):
 
 def test_every_row_is_rewarded_for_its_own_pictures_by_its_own_caption(files):
     import unival.plugin  # noqa: F401
-    from unival.batch import collate
+    from unival.batching.batch import collate
     from unival.criterions.clip_scst import ClipCriterion
     from unival.imagegen.grid import read_codes
     from unival.imagegen.scorer import ImageScorer

@@ -18,8 +18,8 @@ from plugin_runs import ROOT, command
 
 from unival.errors import ConfigError
 from unival.launch import Node
-from unival.preflight import Presence, differences
-from unival.stopping import STOPPED
+from unival.launch.preflight import Presence, differences
+from unival.launch.stopping import STOPPED
 
 LAUNCH = ROOT / "run_scripts" / "_launch.sh"
 SHORT = ("--max-update=3", "--batch-size=2", "--disable-validation", "--ddp-backend=legacy_ddp")

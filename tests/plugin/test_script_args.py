@@ -18,10 +18,10 @@ import pytest
 import torch
 from script_lines import BROKEN, COMMANDS, DOCS, SCRIPTS, TRAINING, cells, codes, split, without_plugin
 
-from unival.config import PARTS, REFUSED, ModelConfig
+from unival.core.options import from_namespace, given, parse_mapping
 from unival.errors import ConfigError
 from unival.losses import LossOptions
-from unival.options import from_namespace, given, parse_mapping
+from unival.modeling.config import PARTS, REFUSED, ModelConfig
 from unival.specs import SpecOptions
 
 pytest.importorskip("fairseq")

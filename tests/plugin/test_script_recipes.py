@@ -13,9 +13,9 @@ import pytest
 import yaml
 from script_lines import ROOT, TRAINING, cells, codes, split, without_plugin
 
-from unival.config import ARCHS, PARTS
+from unival.core.recipe import load_recipe, to_arguments
 from unival.losses import LossOptions
-from unival.recipe import load_recipe, to_arguments
+from unival.modeling.config import ARCHS, PARTS
 from unival.specs import SpecOptions
 
 pytest.importorskip("fairseq")

@@ -19,9 +19,9 @@ import pytest
 import soundfile
 
 from unival.cli import main
+from unival.datatools.compress import compress_all, folder_jobs
+from unival.datatools.transcode import Compression, Job
 from unival.media import read_audio, read_video
-from unival.prepare.compress import compress_all, folder_jobs
-from unival.prepare.transcode import Compression, Job
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "media" / "videos"
 
@@ -145,9 +145,9 @@ def test_two_processes_give_the_same_files(media):
 KILLED = """
 import os, sys
 from pathlib import Path
-from unival.prepare import compress
-from unival.prepare.compress import compress_all, folder_jobs
-from unival.prepare.transcode import Compression
+from unival.datatools.corpora import compress
+from unival.datatools.compress import compress_all, folder_jobs
+from unival.datatools.transcode import Compression
 
 real = compress.compress
 def dies(job, target, how):

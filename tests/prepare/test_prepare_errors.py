@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from unival.datatools.corpora import CORPORA, get_corpus
 from unival.errors import ConfigError
-from unival.prepare import CORPORA, get_corpus
 from unival.tables import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,7 +189,7 @@ def test_a_script_is_the_command(place):
 
 
 def written_files() -> set[str]:
-    from unival.prepare.pretrain import MERGES
+    from unival.datatools.corpora.pretrain import MERGES
 
     written = {f"pretrain_ours/{name}.tsv" for name in MERGES}
     for name in CORPORA:

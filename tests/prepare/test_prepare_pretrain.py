@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from unival.prepare.pretrain import answer_types, unique
+from unival.datatools.corpora.pretrain import answer_types, unique
 from unival.specs import NegativePool, PretrainSpec, SpecOptions
 from unival.tables import open_table
 

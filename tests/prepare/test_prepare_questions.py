@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unival.prepare.answers import confidences
+from unival.datatools.corpora.answers import confidences
 from unival.specs import SpecOptions, get_spec
 from unival.specs.answers import read_answer_list
 from unival.tables import open_table

@@ -54,7 +54,7 @@ class Miniature:
     """``data``, ``weights`` and ``out``: the three roots of a run. Tables are made when a recipe names them."""
 
     def __init__(self, root: Path) -> None:
-        from unival.world import render
+        from unival.datatools.world import render
 
         self.data, self.weights, self.out = root / "data", root / "weights", root / "out"
         self.world = self.data / "world"

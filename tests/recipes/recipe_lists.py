@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from unival.recipe import load_recipe
+from unival.core.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"

@@ -16,8 +16,8 @@ from miniature import Miniature
 from recipe_lists import CONFIGS, EVALUATION, EXTENDED, RUN_HERE, names, parents
 
 from unival.cli import main
-from unival.paths import expand_braces
-from unival.recipe import Recipe, load_recipe
+from unival.core.paths import expand_braces
+from unival.core.recipe import Recipe, load_recipe
 
 pytest.importorskip("fairseq")
 

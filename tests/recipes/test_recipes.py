@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from recipe_lists import CONFIGS, MERGES, ROOT, TRAINING, content
 
-from unival.config import PARTS, ModelConfig
+from unival.core.options import from_namespace, given
+from unival.core.recipe import load_recipe, to_arguments
 from unival.errors import ConfigError
-from unival.options import from_namespace, given
-from unival.recipe import load_recipe, to_arguments
+from unival.modeling.config import PARTS, ModelConfig
 from unival.specs import SpecOptions
 
 pytest.importorskip("fairseq")

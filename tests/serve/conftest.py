@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from service_fixtures import LIMITS, save, serving, tiny_world
 
-from unival.predictor import Predictor, load
+from unival.predict.predictor import Predictor, load
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "use"))
 from released_files import small_model, tiny_world
 
 from unival.checkpoint import save_folder
-from unival.predictor import Predictor
+from unival.predict.predictor import Predictor
 from unival.serve import ServiceLimits, create_app
 from unival.vocabulary import Vocabulary
 

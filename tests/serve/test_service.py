@@ -21,7 +21,7 @@ from service_fixtures import as_base64, post, save, serving
 
 from unival.errors import ConfigError
 from unival.media import MediaError, read_video
-from unival.predictor import load
+from unival.predict.predictor import load
 from unival.serve import ServiceLimits
 
 

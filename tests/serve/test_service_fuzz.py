@@ -13,7 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from service_fixtures import LIMITS
 
-from unival.predictor import Predictor
+from unival.predict.predictor import Predictor
 from unival.serve import create_app
 
 TASKS = ("caption", "answer", "ground", "entails", "matches", "encode")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unival.batch import MODALITY_CODES, Example, collate, constraint_masks
+from unival.batching.batch import MODALITY_CODES, Example, collate, constraint_masks
 from unival.errors import DataError
 
 SHAPES = {"image": (3, 4, 4), "video": (3, 2, 4, 4), "audio": (8,)}

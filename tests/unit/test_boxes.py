@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unival.boxes import dequantise, drawable, inside, parse_box, quantise, scale
 from unival.errors import ConfigError, DataError
+from unival.vocabulary.boxes import dequantise, drawable, inside, parse_box, quantise, scale
 
 
 @given(

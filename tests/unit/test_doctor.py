@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unival.doctor import CORE, EXTRAS
+from unival.cli.installation import CORE, EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,8 +11,8 @@ from imagegen_fixtures import CODES, tiny_vqgan, vqgan_file
 from PIL import Image
 
 from unival.cli import main
+from unival.datatools.codes import CodeTable, Pictures
 from unival.errors import ConfigError
-from unival.imagegen.codes import CodeTable, Pictures
 from unival.imagegen.grid import read_codes
 from unival.media import MediaLoader
 from unival.specs import SpecOptions, get_spec

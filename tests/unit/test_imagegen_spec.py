@@ -12,13 +12,13 @@ import torch
 from imagegen_fixtures import CLIP, CODES, clip_files, vqgan_file
 from PIL import Image
 
-from unival.batch import collate
+from unival.batching.batch import collate
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.imagegen.files import safe_name
 from unival.imagegen.grid import read_codes
-from unival.inference import Inference
 from unival.media import MediaLoader
 from unival.modeling.build import build_model
+from unival.predict.inference import Inference
 from unival.specs import SpecOptions, get_spec
 from unival.tables import open_table
 from unival.vocabulary import Vocabulary

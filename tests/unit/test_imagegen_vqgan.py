@@ -13,7 +13,7 @@ import yaml
 from imagegen_fixtures import VQGAN, tiny_vqgan
 
 from unival.errors import CheckpointError, ConfigError
-from unival.imagegen.train import Codebook, TrainSettings, evaluate, train
+from unival.imagegen.train_vqgan import Codebook, TrainSettings, evaluate, train
 from unival.imagegen.vqgan import Vqgan, VqganConfig
 from unival.imagegen.weights import load_vqgan, read_config, save_vqgan
 

@@ -12,14 +12,14 @@ from model_fixtures import SMALL
 from safetensors.torch import save_file
 
 from unival.checkpoint import load_checkpoint
-from unival.config import ModelConfig
 from unival.errors import CheckpointError
-from unival.loading import REBUILT, load_into, modality_exceptions
 from unival.modeling.audio import build_audio_encoder
 from unival.modeling.build import build_model
+from unival.modeling.config import ModelConfig
 from unival.modeling.image import build_image_encoder
+from unival.modeling.pretrained import load_bart, load_network, take_network
 from unival.modeling.video import build_video_encoder
-from unival.pretrained import load_bart, load_network, take_network
+from unival.modeling.weights import REBUILT, load_into, modality_exceptions
 from unival.vocabulary import Vocabulary
 
 KEYS = Path(__file__).parents[1] / "parity" / "data" / "base_state_dict.json"

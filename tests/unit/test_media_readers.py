@@ -15,9 +15,9 @@ import PIL
 import pytest
 from PIL import Image
 
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError, UnivalError
 from unival.media import Limits, MediaError, read_audio, read_image, read_video
-from unival.seeding import rng_for
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:

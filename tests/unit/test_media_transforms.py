@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.media import (
     audio_eval,
@@ -28,7 +29,6 @@ from unival.media import (
     video_train,
 )
 from unival.media.transforms_image import _AUGMENTATIONS, rand_augment, scale_range
-from unival.seeding import rng_for
 
 
 def noise(height: int, width: int, frames: int | None = None, seed: int = 0) -> np.ndarray:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unival.batching.mixture import Source, batches, mixture_batches, quotas, seats, shard
 from unival.errors import ConfigError
-from unival.mixture import Source, batches, mixture_batches, quotas, seats, shard
 
 sizes = st.integers(1, 60)
 weights = st.one_of(st.sampled_from([1.0, 0.125, 2.0, 1 / 3]), st.floats(1e-3, 1e3))

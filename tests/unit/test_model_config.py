@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
-from unival.config import ARCHS, ModelConfig
 from unival.errors import ConfigError
 from unival.modeling.build import build_model
+from unival.modeling.config import ARCHS, ModelConfig
 
 
 def count(**options):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from model_fixtures import ALL, mixed_batch, small_model
 
-from unival.config import ModelConfig
 from unival.errors import ConfigError
 from unival.modeling.build import build_model
+from unival.modeling.config import ModelConfig
 
 MEDIA = {"images", "videos", "audios"}
 # Never trained: the computed front end of sound, and the classifier that only the file formats have.

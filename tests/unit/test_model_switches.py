@@ -4,9 +4,9 @@ import pytest
 import torch
 from model_fixtures import ALL, mixed_batch, small_model, text
 
-from unival.config import REFUSED, ModelConfig
 from unival.errors import ConfigError
 from unival.modeling.audio import build_audio_encoder
+from unival.modeling.config import REFUSED, ModelConfig
 from unival.modeling.image import build_image_encoder
 from unival.modeling.video import build_video_encoder
 

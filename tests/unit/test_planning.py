@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unival import build_model
-from unival.planning import forward_saves, step_memory
+from unival.modeling.memory import forward_saves, step_memory
 
 SMALL: dict[str, Any] = {
     "encoder_embed_dim": 32, "decoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "decoder_ffn_embed_dim": 64,

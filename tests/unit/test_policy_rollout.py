@@ -8,10 +8,10 @@ import pytest
 import torch
 from model_fixtures import ALL, mixed_batch, small_model
 
-from unival.batch import Example, collate
-from unival.inference import Inference
+from unival.batching.batch import Example, collate
 from unival.losses import token_log_probs
-from unival.rollout import roll_out, select_rows, shifted
+from unival.predict.inference import Inference
+from unival.rewards.rollout import roll_out, select_rows, shifted
 from unival.specs import SpecOptions, get_spec
 from unival.vocabulary import Vocabulary
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unival.batch import collate
+from unival.batching.batch import collate
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError, DataError
 from unival.media import MediaLoader
-from unival.seeding import rng_for
 from unival.specs import SpecOptions, get_spec
 from unival.specs.infilling import noised
 from unival.tables.row import Row

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unival.batch import Example, collate
+from unival.batching.batch import Example, collate
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.media import MediaLoader
-from unival.seeding import rng_for
 from unival.specs import NegativePool, PretrainSpec, SpecOptions
 from unival.tables import open_table
-from unival.text import clean_caption
 from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import clean_caption
 
 VOCABULARY = Vocabulary.train(["a red circle", "what colour is it?", "yes no maybe"], 280, 16, 1000)
 OPTIONS = SpecOptions(patch_image_size=32, patch_frame_size=16, num_frames=2)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError, DataError
 from unival.media import MediaLoader
-from unival.seeding import rng_for
 from unival.specs import SPECS, SpecOptions, get_spec
 from unival.specs.answers import read_answer_list
 from unival.tables import Row, Table, open_table

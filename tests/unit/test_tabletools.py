@@ -12,11 +12,11 @@ import yaml
 from PIL import Image
 
 from unival.cli import main
+from unival.core.recipe import load_recipe
+from unival.datatools.own.split import assign, split_table
 from unival.errors import ConfigError
-from unival.recipe import load_recipe
 from unival.specs import get_spec
 from unival.tables import open_table
-from unival.tabletools.split import assign, split_table
 
 
 @pytest.fixture(scope="module")

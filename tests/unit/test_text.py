@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unival.errors import ConfigError
-from unival.prompts import PROMPTS, prompt, resolved
-from unival.text import (
+from unival.vocabulary.cleaning import (
     clean_caption,
     clean_question,
     parse_answers,
@@ -16,6 +15,7 @@ from unival.text import (
     strip_punctuation,
     with_question_mark,
 )
+from unival.vocabulary.prompts import PROMPTS, prompt, resolved
 
 
 def test_captions_and_questions() -> None:

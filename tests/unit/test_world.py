@@ -18,11 +18,11 @@ import soundfile
 from PIL import Image
 
 from unival.cli import sample, vocabulary
+from unival.datatools.world import render
+from unival.datatools.world.attributes import COLOURS, HELD_OUT, split_of
 from unival.errors import ConfigError
 from unival.tables import open_table
 from unival.vocabulary import Vocabulary
-from unival.world import render
-from unival.world.attributes import COLOURS, HELD_OUT, split_of
 
 SMALL: dict[str, Any] = {"images": 160, "clips": 40, "sounds": 40}
 
@@ -50,7 +50,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     sizes = {"images": 12, "clips": 8, "sounds": 8}
     render(tmp_path / "a", seed=5, **sizes)
-    code = f"from unival.world import render; render({str(tmp_path / 'b')!r}, seed=5, **{sizes})"
+    code = f"from unival.datatools.world import render; render({str(tmp_path / 'b')!r}, seed=5, **{sizes})"
     environment = {
         "PYTHONHASHSEED": "7",
         "PYTHONPATH": str(Path(__file__).parents[2]),

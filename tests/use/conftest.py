@@ -8,7 +8,7 @@ import pytest
 from released_files import small_model, tiny_world
 
 from unival.checkpoint import save_folder
-from unival.predictor import Predictor, load
+from unival.predict.predictor import Predictor, load
 from unival.vocabulary import Vocabulary
 
 OPTIONS = {

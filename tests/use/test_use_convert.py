@@ -15,13 +15,14 @@ import torch
 from released_files import SMALL, released, small_model
 from safetensors.torch import load_file
 
-from unival.checkpoint import config_of, load_checkpoint, load_into
+from unival.checkpoint import load_checkpoint, load_into
+from unival.checkpoint.convert import convert
+from unival.checkpoint.identify import family_of, size_of
+from unival.checkpoint.load import config_of
 from unival.cli import main
-from unival.convert import convert
+from unival.core.torchfile import read_fairseq
 from unival.errors import CheckpointError, ConfigError
-from unival.families import family_of, size_of
 from unival.modeling.build import build_from_config, build_model
-from unival.torchfile import read_fairseq
 from unival.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]

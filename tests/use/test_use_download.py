@@ -12,10 +12,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from unival.checkpoint.download import download
 from unival.cli import main
-from unival.download import download
 from unival.errors import CheckpointError
-from unival.reproduce import read_entries
+from unival.evaluate.reproduce import read_entries
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

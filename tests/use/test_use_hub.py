@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unival.convert import convert
+from unival.checkpoint.convert import convert
 from unival.errors import CheckpointError, ConfigError
 from unival.generate import generate
-from unival.predictor import load
+from unival.predict.predictor import load
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -19,7 +19,7 @@ from released_files import small_model
 from unival.checkpoint import save_folder
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.media import MediaError, read_audio, read_image, read_video
-from unival.predictor import load
+from unival.predict.predictor import load
 from unival.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,9 +140,9 @@ def test_boxes_are_in_pixels_of_the_input(predictor, media):
 
 def test_a_drawn_box_survives_the_round_trip(predictor, media):
     """Bins of a box, decoded as a prediction, give the box to within one bin."""
-    from unival.batch import Example
-    from unival.boxes import quantise, scale
+    from unival.batching.batch import Example
     from unival.specs import get_spec
+    from unival.vocabulary.boxes import quantise, scale
 
     vocabulary, options = predictor.loaded.vocabulary, predictor.options
     width, height = read_image(media / "e.png").size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _pairs(source: str, image_dir: str | None) -> tuple[list[Any], list[str]]:
     """Pictures, and the first caption of each."""
-    from unival.imagegen.codes import Pictures
+    from unival.datatools.codes import Pictures
 
     pictures = Pictures(source, image_dir=image_dir)
     rows = list(pictures)

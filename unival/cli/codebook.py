@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 from unival.errors import ConfigError, DataError
 from unival.imagegen.grid import grid_side
 from unival.imagegen.options import ImageGenOptions
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare pictures, sizes of the network and settings of training."""
-    from unival.imagegen.train import TrainSettings
+    from unival.imagegen.train_vqgan import TrainSettings
     from unival.imagegen.vqgan import VqganConfig
 
     size = ImageGenOptions.code_image_size
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from unival.imagegen.train import TrainSettings, evaluate, train
+    from unival.imagegen.train_vqgan import TrainSettings, evaluate, train
     from unival.imagegen.vqgan import Vqgan, VqganConfig
     from unival.imagegen.weights import load_vqgan, save_vqgan
 
@@ -75,7 +75,7 @@ def _pixels(source: str, image_dir: str | None, size: int) -> Tensor:
     """All pictures as uint8 (N, 3, size, size); unreadable ones are an error, as there are no labels to lose."""
     import torch
 
-    from unival.imagegen.codes import Pictures
+    from unival.datatools.codes import Pictures
     from unival.media import MediaError
 
     pictures = Pictures(source, image_dir=image_dir)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from unival.imagegen.codes import CodeTable, Pictures
+    from unival.datatools.codes import CodeTable, Pictures
     from unival.imagegen.grid import grid_side
     from unival.imagegen.weights import load_vqgan
     from unival.metrics.images import file_hash

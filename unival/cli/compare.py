@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a table of the metrics; exit code 0 whatever the outcome."""
-    from unival.compare import compare, read_scores
     from unival.errors import ConfigError
+    from unival.evaluate.compare import compare, read_scores
 
     if args.resamples < 100:
         raise ConfigError(f"--resamples {args.resamples}: at least 100 are needed")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what to keep and how small; the defaults are those of ``Compression``."""
-    from unival.prepare.transcode import KEEP, Compression
+    from unival.datatools.transcode import KEEP, Compression
 
     default = Compression()
     parser.add_argument("media", metavar="MEDIA", help="folder with videos or sounds, searched through")
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compress and say what came out; 1 when some files failed."""
-    from unival.prepare.compress import FAILED, compress_all, folder_jobs, segment_jobs
-    from unival.prepare.transcode import Compression
+    from unival.datatools.compress import FAILED, compress_all, folder_jobs, segment_jobs
+    from unival.datatools.transcode import Compression
 
     how = Compression(args.keep, args.side, args.fps, args.crf)
     media, out = Path(args.media), Path(args.out)

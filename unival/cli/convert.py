@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from unival.convert import FORMATS, convert
+from unival.checkpoint.convert import FORMATS, convert
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unival.specs import TaskSpec
     from unival.tables import Table
-    from unival.vocabulary import Vocabulary
+    from unival.vocabulary.vocabulary import Vocabulary
 
 
 def add_task(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,6 @@ def table_of(args: argparse.Namespace, spec: TaskSpec) -> Table:
 def vocabulary_of(folder: str | Path | None) -> Vocabulary:
     """Read a vocabulary, or make one of bytes and prompts, which is enough to check rows with."""
     from unival.cli.vocabulary import prompt_texts
-    from unival.vocabulary import Vocabulary
+    from unival.vocabulary.vocabulary import Vocabulary
 
     return Vocabulary.load(folder) if folder else Vocabulary.train(prompt_texts(), 512)

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what was written and what is missing."""
-    from unival.tabletools.convert import convert
-    from unival.tabletools.sources import Request
+    from unival.datatools.own.convert import convert
+    from unival.datatools.own.sources import Request
 
     request = Request(
         source=Path(args.source),

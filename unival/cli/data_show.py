@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
+    from unival.datatools.own.sample import evenly
     from unival.evaluate.items import gather, shown
     from unival.media import MediaLoader
     from unival.report.page import write_cards
     from unival.report.pictures import picture
     from unival.specs import SpecOptions
-    from unival.tabletools.sample import evenly
 
     spec = spec_of(args)
     table = table_of(args, spec)

@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the parts and print their sizes."""
     import os
 
+    from unival.datatools.own.split import split_table
     from unival.tables import open_table
-    from unival.tabletools.split import split_table
 
     table = open_table(args.table, (args.by,))
     folder = args.out or os.path.dirname(table.path) or "."

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the table holds and what is wrong with it."""
-    from unival.tabletools.audit import audit
+    from unival.datatools.own.audit import audit
 
     spec = spec_of(args)
     table = table_of(args, spec)

@@ -9,8 +9,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from unival import options as cli_options
 from unival.cli.serve import add_service, listen
+from unival.core import options as cli_options
 from unival.errors import ConfigError
 
 # of the limits, those that a page has no use for

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; exit code 1 when the core is incomplete."""
-    from unival.doctor import examine
+    from unival.cli.installation import examine
 
     findings = list(examine())
     for found in findings:

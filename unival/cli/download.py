@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from unival import reproduce
-from unival.download import download
+from unival.checkpoint.download import download
+from unival.core.paths import expand
 from unival.errors import CheckpointError, ConfigError
-from unival.paths import expand
+from unival.evaluate import reproduce
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

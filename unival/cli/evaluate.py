@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 from unival.errors import ConfigError, UnivalError
 
 if TYPE_CHECKING:

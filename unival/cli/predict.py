@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict what is not predicted yet, then write every answer; exit code 1 when inputs were unreadable."""
     from unival.cli.evaluate import predict
-    from unival.evaluate.parts import to_line
-    from unival.writing import write_text
+    from unival.core.files import write_text
+    from unival.core.parts import to_line
 
     out = Path(args.out)
     work = out.with_name(f"{out.name}.run")
@@ -121,7 +121,7 @@ def _asked(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _files(inputs: list[str], modality: str) -> list[str]:
-    from unival.tabletools.sources.folder import ENDINGS
+    from unival.datatools.own.sources.folder import ENDINGS
 
     found: list[str] = []
     for name in inputs:

@@ -13,7 +13,7 @@ PRETRAIN = "pretrain"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one sub-command per corpus, made from its declaration, and ``pretrain``."""
-    from unival.prepare import CORPORA, get_corpus
+    from unival.datatools.corpora import CORPORA, get_corpus
 
     parsers = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True)
     for name in CORPORA:
@@ -99,10 +99,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare and print the report; 1 when media of the decoded sample are broken."""
-    from unival import paths
-    from unival.prepare import get_corpus
-    from unival.prepare.pretrain import merge
-    from unival.prepare.run import Settings, prepare
+    from unival.core import paths
+    from unival.datatools.corpora import get_corpus
+    from unival.datatools.corpora.pretrain import merge
+    from unival.datatools.corpora.run import Settings, prepare
 
     base = paths.root("UNIVAL_DATA")
     out = Path(args.out) if args.out else base / "ofa"

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Evaluate and print expected, obtained, tolerance and what differs; exit code 1 if not reproduced."""
-    from unival import reproduce
     from unival.cli import evaluate
-    from unival.paths import expand
+    from unival.core.paths import expand
+    from unival.evaluate import reproduce
 
     entries = reproduce.read_entries(args.list)
     if args.name is None:

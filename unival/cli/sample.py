@@ -8,8 +8,8 @@ import time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare one option per parameter of ``unival.world.render``; its defaults are the defaults."""
-    from unival.world import render
+    """Declare one option per parameter of ``unival.datatools.world.render``; its defaults are the defaults."""
+    from unival.datatools.world import render
 
     defaults = {name: p.default for name, p in inspect.signature(render).parameters.items()}
     parser.add_argument(
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render and print where everything is."""
-    from unival.world import render
+    from unival.datatools.world import render
 
     options = {k: v for k, v in vars(args).items() if k in inspect.signature(render).parameters}
     start = time.monotonic()

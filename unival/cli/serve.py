@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 
-from unival import options as cli_options
+from unival.core import options as cli_options
 from unival.errors import ConfigError
 
 

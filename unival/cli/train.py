@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from unival.core.recipe import check_options, load_recipe, to_arguments
 from unival.errors import ConfigError
-from unival.recipe import check_options, load_recipe, to_arguments
 
 PASSES_OPTIONS = True  # whatever is not ours goes to the engine, after the recipe's own options
 

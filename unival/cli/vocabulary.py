@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the vocabulary and print its size."""
-    from unival.vocabulary import Vocabulary
+    from unival.vocabulary.vocabulary import Vocabulary
 
     if args.released:
         if args.size is not None:
@@ -83,7 +83,7 @@ def _texts(columns: list[tuple[str, str]]) -> Iterator[str]:
 
 def prompt_texts() -> Iterator[str]:
     """Yield the task prompts with nothing filled in."""
-    from unival.prompts import PROMPTS
+    from unival.vocabulary.prompts import PROMPTS
 
     for template in PROMPTS.values():
         yield template.format_map(defaultdict(str))

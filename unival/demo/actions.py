@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from unival.specs import get_spec
 
 if TYPE_CHECKING:
-    from unival.predictions import Result
-    from unival.predictor import Predictor
+    from unival.predict.predictor import Predictor
+    from unival.predict.results import Result
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unival.datatools.world import render
 from unival.demo.actions import Action
 from unival.specs import get_spec
 from unival.tables import open_table
-from unival.world import render
 
 SHOWN = 3  # of each action
 

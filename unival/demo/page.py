@@ -20,7 +20,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 
 if TYPE_CHECKING:
-    from unival.predictor import Predictor
+    from unival.predict.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 NAMES = {"image": "Image", "video": "Video", "audio": "Sound"}

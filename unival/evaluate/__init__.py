@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint on a table: sharded, resumable, the same on one process and on many."""
 
-from unival.evaluate.provenance import file_hash, table_hash, versions
+from unival.core.provenance import file_hash, table_hash, versions
 from unival.evaluate.run import Evaluation, Settings, write_result
 from unival.evaluate.scoring import Scored, score_predictions
 

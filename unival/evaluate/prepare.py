@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
-from unival import options as cli_options
-from unival.checkpoint import Loaded, load_checkpoint, read_header
+from unival.checkpoint.load import Loaded, load_checkpoint
+from unival.core import options as cli_options
+from unival.core.provenance import file_hash, table_hash
+from unival.core.torchfile import read_header
 from unival.errors import ConfigError
-from unival.evaluate.provenance import file_hash, table_hash
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe, resolve_task
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
 from unival.specs import SpecOptions, TaskSpec, get_spec
 from unival.tables import Table, open_table
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 LISTS = ("answers", "ans2label_dict", "ans2label_file")
 

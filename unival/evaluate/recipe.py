@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from unival.core.recipe import load_recipe
 from unival.errors import ConfigError, nearest
-from unival.recipe import load_recipe
 from unival.specs import SPECS, SpecOptions
 
 # The reference's task names, as recipes and scripts write them -> (task, modality)

@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from unival.batch import collate
+from unival.batching.batch import collate
+from unival.core.files import write_text
+from unival.core.parts import Parts, to_line
+from unival.core.provenance import versions
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError, DataError, UnivalError
 from unival.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from unival.evaluate.items import Item, gather, shown
-from unival.evaluate.parts import Parts, to_line
-from unival.evaluate.provenance import versions
 from unival.evaluate.scoring import Scoring, check, check_answers, main_metric, score_predictions
-from unival.inference import Inference, Prediction
 from unival.media import MediaError, MediaLoader
-from unival.seeding import rng_for
+from unival.predict.inference import Inference, Prediction
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.base import EVALUATION
 from unival.tables import Table
-from unival.vocabulary import Vocabulary
-from unival.writing import write_text
+from unival.vocabulary.vocabulary import Vocabulary
 
 FEW = 8  # unreadable items from which a share is given up early, when they are the majority
 DIGITS = 4  # of a log-probability: below the noise of another batch shape

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.seeding import rng_for
 from unival.generate.rows import EOS, Rows, Steps
 from unival.generate.settings import GenerationSettings, Hypothesis
-from unival.seeding import rng_for
 
 
 @torch.no_grad()

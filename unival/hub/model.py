@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from unival.checkpoint import Loaded, load_checkpoint
-from unival.config import ModelConfig
+from unival.checkpoint.export import export_huggingface
+from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.errors import CheckpointError, ConfigError
-from unival.export import export_huggingface
 from unival.generate import generate
-from unival.predictor import Predictor
+from unival.modeling.config import ModelConfig
+from unival.predict.predictor import Predictor
 
 # their name of a decoding setting -> ours
 RENAMED = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unival.writing import replacing
+from unival.core.files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

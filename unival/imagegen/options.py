@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from unival.config import TransformerConfig
 from unival.errors import ConfigError, nearest
 from unival.imagegen.grid import grid_side
+from unival.modeling.config import TransformerConfig
 
 CLIP_METHODS = ("ti_sim", "ii_sim")
 

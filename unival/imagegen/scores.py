@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unival.core.seeding import rng_for
 from unival.imagegen.grid import read_grids
 from unival.imagegen.options import ImageGenOptions
 from unival.imagegen.scorer import ImageScorer
-from unival.seeding import rng_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unival.core.files import replacing
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.metrics.images import ClipScorer, new_clip, r_precision
-from unival.seeding import rng_for
-from unival.writing import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

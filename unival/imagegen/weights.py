@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unival.core.files import replacing
+from unival.core.torchfile import load_torch
 from unival.errors import CheckpointError, ConfigError
 from unival.imagegen.vqgan import Vqgan, VqganConfig
-from unival.loading import LoadReport, load_into
-from unival.torchfile import load_torch
-from unival.writing import replacing
+from unival.modeling.weights import LoadReport, load_into
 
 # What the published files hold beside the network: perceptual loss, discriminator and their statistics.
 TRAINING_ONLY = r"^loss\."

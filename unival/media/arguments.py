@@ -18,5 +18,5 @@ def one_of(what: str, value: str, choices: Sequence[str]) -> None:
 def needed(rng: np.random.Generator | None) -> np.random.Generator:
     """Return the generator of a random choice; ConfigError without one."""
     if rng is None:
-        raise ConfigError("a random choice needs a generator (unival.seeding.rng_for)")
+        raise ConfigError("a random choice needs a generator (unival.core.seeding.rng_for)")
     return rng

@@ -57,7 +57,7 @@ def check_sampling(num_frames: int, sampling: str, rng: np.random.Generator | No
     if num_frames < 1:
         raise ConfigError(f"num_frames is {num_frames}: at least 1 is needed")
     if sampling == "rand" and rng is None:
-        raise ConfigError("frame sampling 'rand' needs a generator (unival.seeding.rng_for)")
+        raise ConfigError("frame sampling 'rand' needs a generator (unival.core.seeding.rng_for)")
 
 
 def _by_rate(num_frames: int, length: int, wanted: float, fps: float | None) -> list[int]:

@@ -11,9 +11,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from unival.core.seeding import torch_seeded
 from unival.media.arguments import needed, one_of
 from unival.media.transforms_image import HALF
-from unival.seeding import torch_seeded
 
 FRAME_RESIZE = ("none", "short_side", "square")
 ORDERS = ("finetune", "pretrain")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unival.checkpoint import FORMAT
+from unival.checkpoint.load import FORMAT
 from unival.merge.checks import Plan
 from unival.merge.methods import METHODS
 from unival.merge.recipe import MergeRecipe

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unival.core.files import write_text
+from unival.core.parts import to_line
+from unival.core.recipe import write_yaml
 from unival.errors import ConfigError, UnivalError
-from unival.evaluate.parts import to_line
 from unival.merge.recipe import MergeRecipe, Model, built, choice
 from unival.merge.run import merge
-from unival.recipe import write_yaml
-from unival.writing import write_text
 
 KINDS = ("vanilla", "fusing", "ratatouille")
 FUSED = ("all", "auxiliary")

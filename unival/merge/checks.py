@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unival.config import FreezeConfig, ModelConfig, option_fields
+from unival.checkpoint.lineage import RELATED, cosine, strangers
 from unival.errors import CheckpointError
-from unival.loading import modality_exceptions
-from unival.merge.lineage import RELATED, cosine, strangers
 from unival.merge.source import Source
 from unival.merge.tensorfile import Spec
-from unival.modeling.inputs import MODALITIES
+from unival.modeling.config import FreezeConfig, ModelConfig, option_fields
+from unival.modeling.joining import MODALITIES
+from unival.modeling.weights import modality_exceptions
 
 # Options that decide how a model trains or where its start came from, not what its weights mean.
 TRAINING = re.compile(r"dropout$|_rate$|^checkpoint_activations$|^sync_bn$|^sample_|_model_path$|^unfreeze$")

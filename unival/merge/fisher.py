@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from unival.batch import collate
-from unival.checkpoint import TIED
+from unival.batching.batch import collate
+from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.evaluate.run import to_device
 from unival.merge.tables import Measured, examples
-from unival.seeding import rng_for
+from unival.modeling.weights import TIED
 
 
 def estimate(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unival.seeding import rng_for
+from unival.core.seeding import rng_for
 
 TINY = 1e-30  # below it a squared length or a Fisher value counts as zero
 PARALLEL = 0.9995  # cosine above which spherical and linear interpolation are the same to float32

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import yaml
 
-from unival import options
+from unival.core import options
+from unival.core.paths import expand
 from unival.errors import ConfigError, nearest
 from unival.merge.methods import METHODS, normalised
 from unival.merge.tables import Measured
-from unival.paths import expand
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unival.core.files import write_text
 from unival.errors import DataError
 from unival.merge.plots import Records, draw, names, scores_of
 from unival.merge.search import search
 from unival.merge.sweep import Scorer, SweepRecipe, grid_points
-from unival.writing import write_text
 
 COLUMNS = ("point", "coefficients", "evaluation", "group", "metric", "score", "low", "high", "n")
 

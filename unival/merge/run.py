@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from unival.checkpoint import WEIGHTS, new_folder, write_config
+from unival.checkpoint.load import WEIGHTS, new_folder, write_config
+from unival.core.provenance import file_hash
 from unival.errors import CheckpointError, ConfigError
-from unival.evaluate.provenance import file_hash
 from unival.merge.card import describe, write_card
 from unival.merge.checks import Plan, ancestry_warnings, check_base, plan
 from unival.merge.methods import METHODS, Weight, linear, normalised

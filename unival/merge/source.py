@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.checkpoint import CONFIG, HEADS, WEIGHTS, config_of, vocabulary_for
-from unival.config import ModelConfig
+from unival.checkpoint.identify import family_of, trained_for
+from unival.checkpoint.lineage import recorded_lineage
+from unival.checkpoint.load import CONFIG, HEADS, WEIGHTS, config_of, vocabulary_for
+from unival.core.torchfile import FairseqFile, read_fairseq
 from unival.errors import CheckpointError, ConfigError
-from unival.families import family_of, trained_for
-from unival.loading import COMPUTED, TIED
-from unival.merge.lineage import recorded_lineage
 from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
-from unival.prompts import PROMPTS
-from unival.torchfile import FairseqFile, read_fairseq
-from unival.vocabulary import Vocabulary
+from unival.modeling.config import ModelConfig
+from unival.modeling.weights import COMPUTED, TIED
+from unival.vocabulary.prompts import PROMPTS
+from unival.vocabulary.vocabulary import Vocabulary
 
 DONTNEED = 4  # MADV_DONTNEED
 

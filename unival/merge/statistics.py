@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from unival.batch import collate
-from unival.checkpoint import WEIGHTS
+from unival.batching.batch import collate
+from unival.checkpoint.load import WEIGHTS
 from unival.errors import ConfigError
 from unival.merge.tables import Measured, examples
 from unival.merge.tensorfile import TensorFile

@@ -12,13 +12,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from unival.core.files import write_text
+from unival.core.provenance import file_hash, sha256
 from unival.errors import ConfigError, nearest
-from unival.evaluate.provenance import file_hash, sha256
 from unival.evaluate.recipe import read_recipe
 from unival.merge.recipe import MergeRecipe, built
 from unival.merge.run import merge
 from unival.merge.tables import Measured
-from unival.writing import write_text
 
 # Fields of a merge that a grid may vary, beside lambda, coefficients and simplex.
 VARIED = ("method", "scale", "density", "seed", "batchnorm")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.parts import to_line
 from unival.errors import ConfigError
-from unival.evaluate.parts import to_line
 
 if TYPE_CHECKING:
     from unival.evaluate import Evaluation

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unival.core.safe_pickle import load_plain
 from unival.errors import DataError
 from unival.metrics.bleu import ngram_counts
-from unival.plainpickle import load_plain
 
 Gram = tuple[str, ...]
 _ORDER = 4

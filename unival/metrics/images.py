@@ -250,7 +250,7 @@ def _clip_state(path: str | Path) -> dict[str, Any]:
     """Tensors of a CLIP file, read without running Python code that it may hold."""
     import torch
 
-    from unival.torchfile import load_torch
+    from unival.core.torchfile import load_torch
 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

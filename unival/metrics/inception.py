@@ -130,7 +130,7 @@ def _network(weights: str | Path, layer: str) -> tuple[Any, str]:
         ) from error
     import torch
 
-    from unival.torchfile import load_torch
+    from unival.core.torchfile import load_torch
 
     # torch-fidelity unpickles without restriction, so it gets a copy of what the safe reader found.
     copy = io.BytesIO()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unival.core.files import write_text
 from unival.errors import ConfigError, DataError
-from unival.writing import write_text
 
 TASKS = ("caption", "vqa", "grounding", "entailment")
 _IDS = {"caption": "image_id", "vqa": "question_id", "grounding": "uniq_id", "entailment": "uniq_id"}

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unival.config import AudioConfig
 from unival.errors import ConfigError, DataError, nearest
+from unival.modeling.config import AudioConfig
 from unival.modeling.layers import channels_last
 
 SAMPLE_RATE, WINDOW, FMIN, FMAX = 48000, 1024, 50, 14000
@@ -184,7 +184,7 @@ class Pann(nn.Module):
                 f"audio of {waveform.size(-1)} samples is too short; this network needs {self.min_samples} "
                 "(repeat or pad the clip)"
             )
-        # a meta tensor (unival.planning) has no autocast of its own
+        # a meta tensor (unival.modeling.memory) has no autocast of its own
         with torch.autocast("cpu" if waveform.is_meta else waveform.device.type, enabled=False):
             x = self.logmel_extractor(self.spectrogram_extractor(waveform.float()))
             x = self.bn0(x.transpose(1, 3)).transpose(1, 3)

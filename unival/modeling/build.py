@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from unival.config import ModelConfig
+from unival.modeling.config import ModelConfig
 from unival.modeling.freezing import apply_freezing
 from unival.modeling.model import UnIVAL
 
@@ -36,7 +36,7 @@ def build_from_config(config: ModelConfig, kind: type[UnIVAL] = UnIVAL) -> UnIVA
     for modality, path in paths.items():
         network = getattr(model.encoder, f"embed_{modality}s", None)
         if path and network is not None:
-            from unival.pretrained import load_network
+            from unival.modeling.pretrained import load_network
 
             report = load_network(network, path, config.audio.mel_bank)
             logger.info(f"{modality} network from {path}: {report}")

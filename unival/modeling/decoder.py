@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unival.config import ModelConfig
 from unival.errors import DataError
 from unival.modeling.attention import mask_bias
+from unival.modeling.config import ModelConfig
+from unival.modeling.decoder_state import DecoderState
 from unival.modeling.encoder import EncoderOut
-from unival.modeling.incremental import DecoderState
 from unival.modeling.layers import DecoderLayer, KeyValueCache, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, code_positions, product_bias, relative_bias

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unival.config import ModelConfig
 from unival.errors import ConfigError, DataError
 from unival.modeling.attention import mask_bias
 from unival.modeling.audio import build_audio_encoder
+from unival.modeling.config import ModelConfig
 from unival.modeling.image import build_image_encoder
-from unival.modeling.inputs import MODALITIES, Tokens, join, route, sample_tokens
+from unival.modeling.joining import MODALITIES, Tokens, join, route, sample_tokens
 from unival.modeling.layers import EncoderLayer, channels_last, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, grid_positions, product_bias, relative_bias
@@ -93,7 +93,7 @@ class Encoder(RelativeTables):
     ) -> EncoderOut:
         """Encode a batch that may mix modalities; each row's result is that of the row alone.
 
-        src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.inputs.route` says;
+        src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.joining.route` says;
         patch_masks (B) False hides a row's visual tokens; patch_rows (B) int64 names the row of its
         modality's tensor that each row uses, so that examples of one image share its encoding.
         ``src_lengths`` is accepted for the engine's calling convention; lengths follow from the padding.

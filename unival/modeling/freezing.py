@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from unival.modeling.inputs import MODALITIES
+from unival.modeling.joining import MODALITIES
 from unival.modeling.model import UnIVAL
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

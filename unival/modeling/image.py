@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from torch import nn
 
-from unival.config import ImageConfig
 from unival.errors import ConfigError, nearest
+from unival.modeling.config import ImageConfig
 from unival.modeling.layers import DropPath, drop_path_rates
 
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unival.config import PeftConfig, TransformerConfig
 from unival.modeling.attention import MultiheadAttention
+from unival.modeling.config import PeftConfig, TransformerConfig
 from unival.modeling.peft import build_adapter
 
 KeyValue = tuple[Tensor, Tensor]

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unival.config import ModelConfig
+from unival.modeling.config import ModelConfig
 from unival.modeling.decoder import Decoder
 from unival.modeling.encoder import Encoder
-from unival.modeling.inputs import MODALITIES
+from unival.modeling.joining import MODALITIES
 
 INIT_STD = 0.02
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unival.config import PeftConfig
+from unival.modeling.config import PeftConfig
 
 PREFIX_DROPOUT = 0.2
 

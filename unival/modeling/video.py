@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unival.config import VideoConfig
 from unival.errors import ConfigError, nearest
+from unival.modeling.config import VideoConfig
 
 BLOCKS = {
     14: (1, 1, 1, 1),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unival.boxes import drawable
 from unival.media import MediaError, MediaLoader
+from unival.vocabulary.boxes import drawable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -23,7 +23,7 @@ from unival.serve.limits import ServiceLimits
 from unival.serve.workqueue import Busy, WorkQueue
 
 if TYPE_CHECKING:
-    from unival.predictor import Predictor
+    from unival.predict.predictor import Predictor
 
 # what a client got wrong -> status
 FAULTS: dict[type[UnivalError], int] = {MediaError: 422, DataError: 422, ConfigError: 400}

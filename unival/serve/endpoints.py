@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from unival.inputs import MODALITIES
+from unival.media.inputs import MODALITIES
 from unival.serve.limits import ServiceLimits
 
 if TYPE_CHECKING:
-    from unival.predictions import Encoding, Result
-    from unival.predictor import Predictor
+    from unival.predict.predictor import Predictor
+    from unival.predict.results import Encoding, Result
 
 Modality = Literal["image", "video", "audio"]
 Corners = tuple[float, float, float, float]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TypeVar
 
 from unival.errors import ConfigError, nearest
-from unival.plugins import load_plugins
 from unival.specs.base import Field, TaskSpec
 from unival.specs.caption import CaptionSpec
 from unival.specs.entailment import EntailmentSpec
@@ -19,6 +18,7 @@ from unival.specs.infilling import InfillingSpec
 from unival.specs.matching import MatchingSpec
 from unival.specs.negatives import NegativePool
 from unival.specs.options import SpecOptions
+from unival.specs.plugins import load_plugins
 from unival.specs.pretrain import PretrainSpec
 from unival.specs.verification import VerificationSpec
 from unival.specs.vqa import VqaSpec

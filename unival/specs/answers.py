@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unival.core.safe_pickle import load_plain
 from unival.errors import ConfigError, DataError
-from unival.plainpickle import load_plain
 from unival.specs.base import TaskSpec, bad_value, located, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
-from unival.text import parse_answers
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import parse_answers
+from unival.vocabulary.vocabulary import Vocabulary
 
 
 class AnswerSpec(TaskSpec):
@@ -54,8 +54,8 @@ def encode_answer(vocabulary: Vocabulary, answer: str) -> list[int]:
 def answers_of(row: Row) -> dict[str, float] | None:
     """Return answer -> confidence from ``answers`` or ``answer``, None when the row has neither.
 
-    Text is read by ``unival.text.parse_answers``. In JSONL a list of answers also works (confidence relative
-    to the most frequent one) and a mapping answer -> confidence.
+    Text is read by ``unival.vocabulary.cleaning.parse_answers``. In JSONL a list of answers also works
+    (confidence relative to the most frequent one) and a mapping answer -> confidence.
     """
     column = "answers" if row.get("answers") not in (None, "") else "answer"
     value = row.get(column)

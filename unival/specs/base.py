@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from unival.batch import Example
+from unival.batching.batch import Example
 from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
 from unival.specs.options import SpecOptions
 from unival.tables.layouts import Layout, get_layout
 from unival.tables.row import Row
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.vocabulary import Vocabulary
 
 MODALITIES = ("image", "video", "audio")
 EVALUATION = "evaluation"  # purpose of the random choices that evaluation makes when asked to

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unival.boxes import inside
 from unival.errors import ConfigError, DataError
 from unival.specs.base import TaskSpec, row_id
 from unival.specs.inputs import media_id, media_reference
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
+from unival.vocabulary.boxes import inside
 
 if TYPE_CHECKING:
     from unival.media.loader import MediaLoader

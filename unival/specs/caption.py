@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unival.batch import Example
+from unival.batching.batch import Example
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
 from unival.specs.base import Field, TaskSpec, bad_value, compose, row_id
 from unival.specs.inputs import load_media, media_field, media_id
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score
 from unival.tables.row import Row
-from unival.text import SEPARATOR, split_joined, strip_punctuation
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import SEPARATOR, split_joined, strip_punctuation
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 
 class CaptionSpec(TaskSpec):

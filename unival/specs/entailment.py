@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from unival.prompts import prompt
 from unival.specs.base import Field, text_of
 from unival.specs.inputs import media_field
 from unival.specs.matching import LabelSpec
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
-from unival.text import clean_caption
+from unival.vocabulary.cleaning import clean_caption
+from unival.vocabulary.prompts import prompt
 
 
 class EntailmentSpec(LabelSpec):

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from unival.batch import Example
-from unival.boxes import Box, dequantise, inside, parse_box, quantise, scale
+from unival.batching.batch import Example
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
 from unival.specs.base import Field, TaskSpec, bad_value, compose, located, row_id, text_of, without_prefix
 from unival.specs.caption import captions_of
 from unival.specs.inputs import augmenting, media_field, media_reference
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score, need_references
 from unival.tables.row import Row
-from unival.text import clean_caption
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.boxes import Box, dequantise, inside, parse_box, quantise, scale
+from unival.vocabulary.cleaning import clean_caption
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from unival.media.transforms_image import Grounded

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from unival.batch import Example
+from unival.batching.batch import Example
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.imagegen.grid import grid_side, read_codes, read_grids, write_codes
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
 from unival.specs.base import Field, TaskSpec, bad_value, row_id, shorten, text_of
 from unival.specs.inputs import media_reference
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
-from unival.text import first_words
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import first_words
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from unival.imagegen.scorer import ImageScorer

@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unival.batch import Example
+from unival.batching.batch import Example
+from unival.core.seeding import rng_for
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
-from unival.seeding import rng_for
 from unival.specs.base import EVALUATION, Field, TaskSpec, bad_value, compose, row_id, text_of
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import label_score
 from unival.tables.row import Row
-from unival.text import clean_caption
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import clean_caption
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 _TEXT = "\0"  # stands for the text in a filled prompt: masks are tokens, not characters
 

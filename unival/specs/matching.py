@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unival.batch import Example
+from unival.batching.batch import Example
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
 from unival.specs.answers import AnswerSpec, encode_answer, label_of
 from unival.specs.base import Field, bad_value, compose, row_id, text_of
 from unival.specs.inputs import load_media, media_field
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import label_score
 from unival.tables.row import Row
-from unival.text import clean_caption
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import clean_caption
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 YES_NO = ("yes", "no")
 _YES_NO_NAMES = {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unival.errors import ConfigError
-from unival.text import clean_caption
+from unival.vocabulary.cleaning import clean_caption
 
 _OBJECT_SHARE = 0.4
 _TRIES = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from unival.errors import ConfigError, nearest
 from unival.imagegen.options import ImageGenOptions
-from unival.prompts import check_overrides
+from unival.vocabulary.prompts import check_overrides
 
 PROMPT_TYPES = ("none", "src", "prev_output")
 MASK_LENGTHS = ("span-poisson", "word", "subword")

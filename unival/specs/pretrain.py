@@ -11,11 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unival.batch import Example
-from unival.boxes import Box, parse_box
+from unival.batching.batch import Example
 from unival.errors import ConfigError
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
 from unival.specs.answers import answers_of, encode_answer
 from unival.specs.base import (
     MODALITIES,
@@ -34,8 +32,10 @@ from unival.specs.inputs import load_media
 from unival.specs.negatives import NegativePool
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
-from unival.text import clean_caption, clean_question, split_joined
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.boxes import Box, parse_box
+from unival.vocabulary.cleaning import clean_caption, clean_question, split_joined
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 KINDS = ("caption", "qa", "visual_grounding")
 _POOL_ROWS = 100_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unival.errors import DataError
-from unival.text import strip_punctuation
+from unival.vocabulary.cleaning import strip_punctuation
 
 if TYPE_CHECKING:
     from unival.metrics import Scores

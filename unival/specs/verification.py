@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from unival.prompts import prompt
 from unival.specs.base import Field, text_of
 from unival.specs.inputs import media_field
 from unival.specs.matching import LabelSpec
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
-from unival.text import clean_question
+from unival.vocabulary.cleaning import clean_question
+from unival.vocabulary.prompts import prompt
 
 
 class VerificationSpec(LabelSpec):

@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unival.batch import Example
+from unival.batching.batch import Example
 from unival.media.loader import MediaLoader
-from unival.prompts import prompt
 from unival.specs.answers import AnswerSpec, answers_of, closed_answers, encode_answer
 from unival.specs.base import Field, bad_value, compose, optional_text, row_id, text_of
 from unival.specs.inputs import load_media, media_field
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import need_references
 from unival.tables.row import Row
-from unival.text import clean_question, split_joined, with_question_mark
-from unival.vocabulary import Vocabulary
+from unival.vocabulary.cleaning import clean_question, split_joined, with_question_mark
+from unival.vocabulary.prompts import prompt
+from unival.vocabulary.vocabulary import Vocabulary
 
 
 class VqaSpec(AnswerSpec):

@@ -1,0 +1,1 @@
+"""From examples to batches: padding and joining of rows, mixtures of sources."""

@@ -1,0 +1,63 @@
+"""One checkpoint into another form: our folder, the engine's file, a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unival.checkpoint.export import export_fairseq, export_huggingface
+from unival.checkpoint.identify import size_of
+from unival.checkpoint.load import Loaded, load_checkpoint, save_folder, vocabulary_for
+from unival.errors import ConfigError, nearest
+from unival.vocabulary.prompts import check_overrides
+
+FORMATS = ("folder", "fairseq", "huggingface")
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    to: str = "folder",
+    weights: str = "auto",
+    bpe_dir: str | Path | None = None,
+    prompts: Mapping[str, str] | None = None,
+) -> tuple[Path, list[str]]:
+    """Read ``source`` (a ``.pt`` file or a folder) and write it as ``to``; returns (path, report lines).
+
+    weights: "raw", "ema" or "auto"; bpe_dir: vocabulary of a released file; prompts: templates to keep with
+    the checkpoint instead of its own. Strict: an entry that does not fit is an error that lists them all.
+    Raises CheckpointError and ConfigError.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"format '{to}' is not one of {', '.join(FORMATS)}.{nearest(to, FORMATS)}")
+    if Path(out).resolve() == Path(source).resolve():
+        raise ConfigError(f"'{out}' is the source itself; name another output")
+    check_overrides(prompts or {})
+    loaded = load_checkpoint(source, weights, vocabulary_for(source, bpe_dir))
+    loaded.prompts = {**loaded.prompts, **(prompts or {})}
+    if to == "fairseq":
+        path = export_fairseq(loaded, out)
+    elif to == "huggingface":
+        path = export_huggingface(loaded, out)
+    else:
+        path = save_folder(out, loaded.model, loaded.vocabulary, loaded.prompts, loaded.about())
+    return path, _report(loaded)
+
+
+def _report(loaded: Loaded) -> list[str]:
+    model, meta = loaded.model, loaded.meta
+    count = sum(p.numel() for p in model.parameters())
+    task: dict[str, Any] = loaded.task
+    named = " ".join(str(task[k]) for k in ("modality", "name") if k in task) or "the file does not say"
+    lines = [
+        f"family: {loaded.family}, size: {size_of(model.config)}, {count / 1e6:.1f} M parameters",
+        f"modalities: text, {', '.join(model.modalities)}" if model.modalities else "modalities: text",
+        f"weights: {loaded.weights}",
+        f"trained for: {named}",
+        f"vocabulary: {len(loaded.vocabulary)} tokens ({loaded.vocabulary.fingerprint()[:12]})",
+    ]
+    lines += [f"prompt {name}: {text!r}" for name, text in loaded.prompts.items()]
+    if meta.get("ignored"):
+        lines.append(f"paths of the training machine, not used: {', '.join(meta['ignored'])}")
+    return lines + str(meta.get("report", "")).splitlines()

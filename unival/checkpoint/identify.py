@@ -1,0 +1,169 @@
+"""What a fairseq file holds: whose model, of which size, trained for which task with which settings.
+
+Facts that the weights show are read off the weights. Saved arguments add what weights cannot show; the paths
+in them, which are those of the machine that trained, are never used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor
+
+from unival.core.torchfile import FairseqFile
+from unival.errors import CheckpointError
+from unival.modeling.config import ARCHS, ModelConfig
+from unival.modeling.weights import TIED
+from unival.vocabulary.prompts import PROMPTS
+
+OURS, UNIVAL, OFA, BART = "ours", "UnIVAL", "OFA", "BART"
+RELATIVE = "{}.token_rel_pos_table_list.0.weight"
+
+# option -> an entry of the state dict that is there when the option is on
+SHOWN = {
+    "scale_attn": "encoder.layers.0.attn_ln.weight",
+    "scale_fc": "encoder.layers.0.ffn_layernorm.weight",
+    "scale_heads": "encoder.layers.0.self_attn.c_attn",
+    "scale_resids": "encoder.layers.0.w_resid",
+    "layernorm_embedding": "encoder.layernorm_embedding.weight",
+    "patch_layernorm_embedding": "encoder.patch_layernorm_embedding.weight",
+    "code_layernorm_embedding": "decoder.code_layernorm_embedding.weight",
+    "encoder_normalize_before": "encoder.layer_norm.weight",
+    "decoder_normalize_before": "decoder.layer_norm.weight",
+}
+TYPE_ROWS = {2: (False, False), 3: (False, True), 4: (True, False), 5: (True, True)}
+RESNETS = {(3, 4, 6): "resnet50", (3, 4, 23): "resnet101", (3, 8, 36): "resnet152"}
+
+# Task options of a released file that say nothing about using it: lists and folders of the training machine,
+# and a default list of two answers that the reference overrides by such a file.
+UNUSED = ("answers", "ans2label_dict", "ans2label_file", "prompts", "seed", "use_dataaug")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint was trained for: task {"name", "modality"}, options of the task, prompts it replaced,
+    decoding {"mode", "settings"} of its validation. Empty where the file does not say."""
+
+    task: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
+    decoding: dict[str, Any] = field(default_factory=dict)
+
+
+def family_of(file: FairseqFile) -> str:
+    """Return "ours", "UnIVAL", "OFA" or "BART". Raises CheckpointError for any other model."""
+    if "unival" in file.task_state:
+        return OURS
+    state, arch = file.model, str(file.arch or "")
+    if TIED[0] not in state or "decoder.layers.0.fc1.weight" not in state:
+        shown = ", ".join(list(state)[:3]) or "nothing"
+        raise CheckpointError(
+            f"'{file.path}' is not an encoder-decoder of this project (arch '{arch}', entries {shown}, ...); "
+            "UnIVAL, OFA and bart.base files are read. Weights of an image, video or audio network go to "
+            "resnet_model_path, video_model_path or audio_model_path."
+        )
+    if RELATIVE.format("encoder") not in state:
+        return BART
+    if arch.startswith("unival"):
+        return UNIVAL
+    whole = any(key.startswith("encoder.embed_images.layer4.") for key in state)
+    other = any(key.startswith(("encoder.embed_videos.", "encoder.embed_audios.")) for key in state)
+    return UNIVAL if (whole or other) and not arch.startswith("ofa") else OFA
+
+
+def shown_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the model options that the weights of a UnIVAL or OFA model show."""
+    found: dict[str, Any] = {name: key in state for name, key in SHOWN.items()}
+    for side in ("encoder", "decoder"):
+        numbers = {int(m[1]) for key in state if (m := re.match(rf"{side}\.layers\.(\d+)\.", key))}
+        found[f"{side}_layers"] = 1 + max(numbers, default=-1)
+        found[f"{side}_embed_dim"] = state[TIED[0]].size(1)
+        found[f"{side}_ffn_embed_dim"] = state[f"{side}.layers.0.fc1.weight"].size(0)
+        found[f"{side}_attention_heads"] = state[RELATIVE.format(side)].size(1)
+        kind = "source" if side == "encoder" else "target"
+        found[f"max_{kind}_positions"] = state[f"{side}.embed_positions.weight"].size(0) - 2
+    found["token_bucket_size"] = (state[RELATIVE.format("encoder")].size(0) + 1) // 2
+    found["image_bucket_size"] = math.isqrt(state["encoder.embed_image_positions.weight"].size(0) - 1)
+    types = state.get("encoder.type_embedding.weight")
+    several, second = TYPE_ROWS.get(0 if types is None else types.size(0), (False, False))
+    found |= {"add_type_embedding": types is not None, "add_mm_type_embedding": several}
+    found["second_image"] = second
+    blocks = tuple(_blocks(state, stage) for stage in (1, 2, 3))
+    if blocks in RESNETS and "encoder.embed_images.layer1.0.conv3.weight" in state:
+        found["resnet_type"] = RESNETS[blocks]  # type: ignore[index]
+    return found
+
+
+def _blocks(state: Mapping[str, Tensor], stage: int) -> int:
+    pattern = re.compile(rf"encoder\.embed_images\.layer{stage}\.(\d+)\.")
+    return 1 + max((int(m[1]) for key in state if (m := pattern.match(key))), default=-1)
+
+
+def size_of(config: ModelConfig) -> str:
+    """Return "tiny", "medium", "base", "large" or "huge" when width and depth are those, else the sizes."""
+    options = config.options()
+    for arch, named in ARCHS.items():
+        if all(options[name] == value for name, value in named.items() if name != "resnet_type"):
+            return arch.removeprefix("unival_")
+    layers = f"{options['encoder_layers']}+{options['decoder_layers']} layers"
+    return f"own size ({layers}, width {options['encoder_embed_dim']})"
+
+
+def trained_for(file: FairseqFile, family: str) -> Trained:
+    """Return task, options, prompts and decoding of a file; those of a released one follow from its arguments.
+
+    Audio captioning of the released UnIVAL files asks about "the video" (reference behaviour); their prompt
+    is replaced accordingly.
+    """
+    if family == OURS:
+        ours = file.task_state["unival"]
+        given = {name: ours.get(name, {}) for name in ("task", "options", "prompts", "decoding")}
+        return Trained(**given)
+    from unival.evaluate.recipe import REFERENCE_TASKS
+    from unival.specs import SpecOptions
+
+    named = str(file.args.get("task") or "")
+    task, modality = REFERENCE_TASKS.get(named, ("pretrain" if named == "unify_task" else "", ""))
+    plain = (bool, int, float, str)
+    options = {
+        f.name: file.args[f.name]
+        for f in fields(SpecOptions)
+        if f.name not in UNUSED
+        and not f.name.startswith("neg_")
+        and not f.name.endswith(("_path", "_file", "_statistics"))
+        and isinstance(file.args.get(f.name), plain)
+        and isinstance(f.default, (*plain, type(None)))
+    }
+    prompts = {}
+    if family == UNIVAL and (task, modality) == ("caption", "audio"):
+        prompts["caption.audio"] = PROMPTS["caption.video"]
+    entry = {"name": task, **({"modality": modality} if modality else {})} if task else {}
+    return Trained(entry, options, prompts, {"settings": settings} if (settings := _decoding(file)) else {})
+
+
+def _decoding(file: FairseqFile) -> dict[str, Any]:
+    """Decoding settings of a released file's validation, those that generation here knows."""
+    from argparse import ArgumentTypeError
+
+    from unival.core.options import parse_mapping
+    from unival.generate.settings import ALIASES, GenerationSettings
+
+    try:
+        given = parse_mapping(str(file.args.get("eval_args") or "{}"))
+    except ArgumentTypeError:
+        return {}
+    known = {f.name for f in fields(GenerationSettings)}
+    return {name: value for name, value in given.items() if ALIASES.get(name, name) in known}
+
+
+def ignored_paths(file: FairseqFile) -> list[str]:
+    """Return the names of saved arguments that hold paths of the training machine."""
+    return sorted(
+        name
+        for name, value in file.args.items()
+        if isinstance(value, str) and re.match(r"(/|~|[A-Za-z]:\\)", value)
+    )

@@ -1,0 +1,1 @@
+"""What everything else stands on: paths, options, recipes, seeds, files written whole."""

@@ -1,0 +1,57 @@
+"""The three roots of a run: data, output and weights; environment variables with defaults."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from unival.errors import ConfigError, nearest
+
+_DEFAULTS = {"UNIVAL_DATA": "userdata", "UNIVAL_OUT": "out", "UNIVAL_WEIGHTS": "weights"}
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def base_folder() -> Path:
+    """The checkout when unival runs from one, otherwise the working directory."""
+    checkout = Path(__file__).resolve().parents[2]
+    return (
+        checkout if (checkout / "run_scripts").is_dir() and (checkout / "setup.py").is_file() else Path.cwd()
+    )
+
+
+def root(name: str) -> Path:
+    """Return the folder of ``UNIVAL_DATA``, ``UNIVAL_OUT`` or ``UNIVAL_WEIGHTS``."""
+    value = os.environ.get(name)
+    return Path(value).expanduser() if value else base_folder() / _DEFAULTS[name]
+
+
+def expand(text: str) -> str:
+    """Replace ``${UNIVAL_DATA}`` and its siblings, and other variables of the environment.
+
+    Raises:
+        ConfigError: a variable that is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name in _DEFAULTS:
+            return str(root(name))
+        if name in os.environ:
+            return os.environ[name]
+        raise ConfigError(f"${{{name}}} is not set.{nearest(name, [*_DEFAULTS, *os.environ])}")
+
+    return _VARIABLE.sub(value, text)
+
+
+def expand_braces(text: str) -> list[str]:
+    """Turn ``a_{1..3}.tsv`` into three names; text without braces is returned alone."""
+    match = _BRACES.search(text)
+    if match is None:
+        return [text]
+    first, last = int(match.group(1)), int(match.group(2))
+    if last < first:
+        raise ConfigError(f"'{match.group(0)}' counts downwards; write the smaller number first")
+    head, tail = text[: match.start()], text[match.end() :]
+    return [name for number in range(first, last + 1) for name in expand_braces(f"{head}{number}{tail}")]

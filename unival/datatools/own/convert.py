@@ -1,0 +1,137 @@
+"""From other people's data to a folder that trains: tables per split, a vocabulary, a recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unival.core.paths import base_folder, root
+from unival.datatools.corpora.write import Output
+from unival.datatools.own.sources import Request, read_source
+from unival.datatools.own.split import SPLITS, assign
+from unival.errors import DataError
+from unival.specs import TaskSpec
+
+STARTER = Path("configs/own_data/starter.yaml")
+TEXT_FIELDS = ("caption", "question", "answer", "answers", "text", "hypothesis")
+
+
+@dataclass
+class Converted:
+    """What was written: files by split with their rows, and the media that were not found."""
+
+    tables: dict[str, tuple[Path, int]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    vocabulary: Path | None = None
+    recipe: Path | None = None
+
+
+def convert(
+    request: Request, out: Path, shares: Mapping[str, float], seed: int = 7, vocabulary_size: int = 4000
+) -> Converted:
+    """Write the source's records as JSON lines below ``out``, or as the one file ``out`` when it ends so.
+
+    Media references become relative to ``out``'s folder. Records whose medium is absent are left out and
+    listed. A folder also gets a vocabulary trained on its texts and a recipe that starts from them.
+
+    Raises:
+        DataError: an unreadable source, or one none of whose media are there.
+    """
+    single = out.suffix.lower() == ".jsonl"
+    folder = out.parent if single else out
+    done = Converted()
+    records = _present(read_source(request), request.spec.modality, folder, done.missing)
+    if not records:
+        raise DataError(
+            f"none of its {len(done.missing)} media files is there"
+            + (f" (first: {done.missing[0]}); name their folder with --media" if done.missing else ""),
+            path=str(request.source),
+        )
+    output = Output()
+    if single:
+        done.tables["all"] = (out, len(records))
+        output.text(out, _lines(records))
+    else:
+        place = assign([str(r[request.spec.modality]) for r in records], shares, seed)
+        for name in SPLITS:
+            rows = [r for r in records if place[str(r[request.spec.modality])] == name]
+            if rows:
+                done.tables[name] = (folder / f"{name}.jsonl", len(rows))
+                output.text(folder / f"{name}.jsonl", _lines(rows))
+    output.commit()
+    if not single:
+        done.vocabulary = _vocabulary(records, folder, vocabulary_size)
+        done.recipe = _recipe(request.spec, folder, done.tables)
+    return done
+
+
+def _present(
+    records: Iterable[dict[str, Any]], modality: str, folder: Path, missing: list[str]
+) -> list[dict[str, Any]]:
+    kept = []
+    for record in records:
+        path = str(record[modality])
+        archive, _, member = path.partition(".tar/")
+        if not os.path.exists(f"{archive}.tar" if member else path):
+            missing.append(path)
+            continue
+        kept.append({**record, modality: os.path.relpath(path, folder)})
+    return kept
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
+    from unival.cli.vocabulary import prompt_texts, texts_of
+    from unival.vocabulary.vocabulary import Vocabulary
+
+    texts = list(prompt_texts())
+    for record in records:
+        for name in TEXT_FIELDS:
+            value = record.get(name)
+            for text in value if isinstance(value, list) else [value] if value else []:
+                texts += texts_of(str(text))
+    place = folder / "vocabulary"
+    Vocabulary.train(texts, size, num_codes=0).save(place)
+    return place
+
+
+def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]) -> Path | None:
+    """Write the recipe of a first training; None where the configs of a checkout are not at hand."""
+    from unival.core.recipe import write_yaml
+    from unival.evaluate.recipe import REFERENCE_TASKS
+
+    starter = base_folder() / STARTER
+    if not starter.is_file() or "val" not in tables:
+        return None
+    data = root("UNIVAL_DATA").resolve()
+    place = folder.resolve()
+    own = f"${{UNIVAL_DATA}}/{place.relative_to(data)}" if place.is_relative_to(data) else str(place)
+    registered = {pair: name for name, pair in REFERENCE_TASKS.items()}
+    content: dict[str, Any] = {
+        "extends": os.path.relpath(starter, folder),
+        "task": registered.get((spec.name, spec.modality), spec.name),
+        "data": {"train": f"{own}/train.jsonl", "valid": f"{own}/val.jsonl"},
+        "inputs": {"bpe_dir": f"{own}/vocabulary"},
+        "checkpoint": {"save_dir": f"${{UNIVAL_OUT}}/{place.name}"},
+    }
+    networks: dict[str, dict[str, Any]] = {
+        "video": {"model": {"video_encoder_name": "all_resnext14"}},
+        "audio": {
+            "model": {"audio_encoder_name": "pann_cnn6", "hop_size": 1024},
+            "inputs": {"sample_rate": 32000, "max_audio_len": 160000},
+        },
+    }
+    for section, values in networks.get(spec.modality, {}).items():
+        content[section] = {**content.get(section, {}), **values}
+    if spec.name == "matching":
+        content["inputs"]["modality"] = spec.modality
+    path = folder / "recipe.yaml"
+    write_yaml(path, content)
+    return path

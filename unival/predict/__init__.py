@@ -1,0 +1,1 @@
+"""Predictions: the Python interface and what it stands on."""

@@ -1,0 +1,382 @@
+"""Three lines from a file to a result: ``unival.load(checkpoint).caption("photo.jpg")``."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unival.checkpoint.load import Loaded, load_checkpoint, vocabulary_for
+from unival.errors import ConfigError, nearest
+from unival.media import MediaError
+from unival.media.inputs import EXPECTED
+from unival.media.source import DEFAULT_LIMITS, Limits
+from unival.predict.request import Call, ahead
+from unival.predict.results import Drawing, Encoding, Result
+
+if TYPE_CHECKING:
+    from unival.predict.inference import Inference, Prediction
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+LISTS = ("answers", "ans2label_dict", "ans2label_file")  # the options that name a closed list
+KEPT = 32  # prepared decoders per predictor; each new list of answers makes one
+
+Results = Result | list[Result]
+
+
+def load(
+    checkpoint: str | Path,
+    device: str | None = None,
+    precision: str = "float32",
+    weights: str = "auto",
+    bpe_dir: str | Path | None = None,
+    batch_size: int = 16,
+    limits: Limits = DEFAULT_LIMITS,
+    **options: Any,
+) -> Predictor:
+    """Return a predictor for a checkpoint: a folder, a ``.pt`` file, or the name of a released one.
+
+    device: "cpu", "cuda", "cuda:1"; by default the GPU when there is one. precision: float32, bfloat16 or
+    float16. weights: "raw", "ema", or "auto" (averaged when the file has them). bpe_dir: vocabulary folder,
+    for released files. limits: sizes above which media are refused (unival.media.Limits). options: task
+    options that replace the checkpoint's, such as patch_image_size, num_frames, max_audio_len,
+    eval_audio_crop, prompts (unival.specs.SpecOptions).
+    Raises CheckpointError and ConfigError. Nothing is downloaded.
+    """
+    path = _resolve(checkpoint)
+    return Predictor(
+        load_checkpoint(path, weights, vocabulary_for(path, bpe_dir)),
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        limits=limits,
+        name=str(path),
+        **options,
+    )
+
+
+def _resolve(checkpoint: str | Path) -> Path:
+    if Path(checkpoint).exists():
+        return Path(checkpoint)
+    from unival.checkpoint.download import located
+    from unival.evaluate.reproduce import read_entries
+
+    entries = read_entries()
+    if str(checkpoint) in entries:
+        return located(entries[str(checkpoint)])
+    raise ConfigError(
+        f"'{checkpoint}' is neither a file, nor a folder, nor the name of a released checkpoint."
+        f"{nearest(str(checkpoint), entries)}"
+    )
+
+
+class Predictor:
+    """A model with the tasks it can be asked. Made by :func:`load`.
+
+    Every method takes one input or a list: a path, bytes, a binary file object, a PIL image, an array or
+    tensor (unival.media.inputs). A list is predicted in batches of similar text length and returned in its own
+    order; texts are one for all or one per input; one input with a list of texts is decoded once.
+    Results do not depend on the batch. ``n_best`` keeps that many outputs per input; ``**decoding`` are
+    settings of generation (beam, max_len_b, no_repeat_ngram_size, sampling, ...).
+    Methods may be called from several threads at once.
+
+    All raise MediaError for an input that cannot be read, DataError for a text that cannot be used (both name
+    the list item) and ConfigError for a modality that the model does not have.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        device: str | None = None,
+        precision: str = "float32",
+        batch_size: int = 16,
+        limits: Limits = DEFAULT_LIMITS,
+        name: str = "",
+        **options: Any,
+    ) -> None:
+        import torch
+
+        from unival.specs import SpecOptions
+
+        if precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision '{precision}' is not one of {', '.join(PRECISIONS)}.{nearest(precision, PRECISIONS)}"
+            )
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: at least 1 is needed")
+        self.device, self.precision, self.batch_size = _device(device), precision, batch_size
+        self.loaded, self.name, self.limits = loaded, name, limits
+        kept = loaded.kept_options()
+        if set(LISTS) & set(options):
+            kept = _without_lists(kept)
+        self.options = SpecOptions.from_options(**{**kept, **options})
+        self.model = loaded.model.to(self.device).to(getattr(torch, precision)).eval()
+        self._decoders: dict[str, Inference] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities beside text that the model has networks for."""
+        return self.loaded.model.modalities
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is in use: checkpoint, family, size, weights, device, precision, sampling of long media."""
+        from unival.checkpoint.identify import size_of
+
+        options, config = self.options, self.loaded.model.config
+        return {
+            "checkpoint": self.name,
+            "family": self.loaded.family,
+            "size": size_of(config),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "vocabulary": len(self.loaded.vocabulary),
+            "weights": self.loaded.weights,
+            "device": self.device,
+            "precision": self.precision,
+            "modalities": self.modalities,
+            "trained_for": self.loaded.task or None,
+            "prompts": dict(options.prompts),
+            "image_size": options.patch_image_size,
+            "video": f"{options.num_frames} frames of {options.patch_frame_size} pixels, {options.eval_sample_type}",
+            "audio": f"{options.max_audio_len / options.sample_rate:g} s at {options.sample_rate} Hz, "
+            f"{options.eval_audio_crop} of longer ones",
+        }
+
+    def caption(self, media: Any, modality: str | None = None, n_best: int = 1, **decoding: Any) -> Results:
+        """Describe an image, a video or a sound: a Result, or a list of them. ``modality`` overrules what
+        the input looks like, for example "audio" for the sound of a video file."""
+        return self._predict("caption", media, {}, modality, n_best, decoding=decoding)
+
+    def answer(
+        self,
+        media: Any,
+        question: str | list[str],
+        answers: Sequence[str] | None = None,
+        modality: str | None = None,
+        n_best: int = 1,
+        mode: str | None = None,
+        **decoding: Any,
+    ) -> Results:
+        """Answer a question about an image or a video.
+
+        With ``answers`` every one of them is scored, the best wins, and the result has a distribution.
+        Without, the checkpoint's own list counts when it has one (mode "open": any text).
+        """
+        chosen = {"answers": tuple(answers)} if answers is not None else {}
+        mode = mode or ("rank" if answers is not None else None)
+        return self._predict("vqa", media, {"question": question}, modality, n_best, mode, chosen, decoding)
+
+    def ground(self, image: Any, text: str | list[str], n_best: int = 1, **decoding: Any) -> Results:
+        """Find the region that a phrase names: results have a box in pixels of the input and ``draw()``."""
+        return self._predict("grounding", image, {"text": text}, None, n_best, decoding=decoding)
+
+    def entails(self, image: Any, text: str | list[str], premise: str | list[str] | None = None) -> Results:
+        """Judge a statement: yes (it follows from the image), no (it contradicts it) or maybe, with a
+        distribution. ``premise``: a caption that joins the image."""
+        texts = {"hypothesis": text, **({"caption": premise} if premise is not None else {})}
+        chosen = {"add_caption": premise is not None}
+        return self._predict("entailment", image, texts, None, 1, "rank", chosen)
+
+    def matches(self, media: Any, text: str | list[str], modality: str | None = None) -> Results:
+        """Say whether a text describes an image, a video or a sound: yes or no, with a distribution."""
+        return self._predict("matching", media, {"text": text}, modality, 1, "rank")
+
+    def encode(
+        self, media: Any = None, text: str | list[str] | None = None, modality: str | None = None
+    ) -> Encoding | list[Encoding]:
+        """Return the encoder's states of an input (unival.predict.results.Encoding), or a list of them.
+
+        Without ``text`` the source is the captioning prompt; without ``media`` it is the text alone.
+        """
+        if media is None and text is None:
+            raise ConfigError("encode needs media, a text, or both")
+        return self._encode(media, text, modality)
+
+    def draw(
+        self, text: str | list[str], n_best: int = 1, vqgan: str | Path | None = None, **decoding: Any
+    ) -> Drawing | list[Drawing]:
+        """Generate an image for a text: ``beam`` samples, of which the best ``n_best`` are returned, judged by
+        CLIP when ``clip_model_path`` was given to :func:`load`, else by probability.
+
+        vqgan: weights that turn image codes into pixels, unless ``vqgan_model_path`` was given to
+        :func:`load`; ConfigError without either.
+        """
+        from unival.imagegen.grid import read_grids
+        from unival.imagegen.scorer import ImageScorer
+
+        chosen: dict[str, Any] = {"code_image_size": self.loaded.model.config.transformer.code_image_size}
+        if vqgan is not None:
+            chosen["vqgan_model_path"] = str(vqgan)
+        call = Call(None, {"text": text})
+        everything = {"image": list(range(len(call)))}
+        drawings: list[Any] = [None] * len(call)
+        scorer = ImageScorer.of(replace(self.options, **chosen), self.device)
+        for row, _, _, found in self._decoded(call, everything, "image_gen", None, chosen, decoding, n_best):
+            outputs = [output for output, _ in found.n_best or ((found.output, found.score),)]
+            grids = read_grids([output["codes"] for output in outputs], chosen["code_image_size"])
+            drawings[row] = Drawing(tuple(scorer.render(grids)), tuple(grids), outputs[0].get("similarity"))
+        return drawings if call.several else drawings[0]
+
+    # one path for all tasks
+
+    def _predict(
+        self,
+        task: str,
+        media: Any,
+        texts: dict[str, Any],
+        modality: str | None,
+        n_best: int,
+        mode: str | None = None,
+        chosen: dict[str, Any] | None = None,
+        decoding: dict[str, Any] | None = None,
+    ) -> Results:
+        if media is None:
+            raise MediaError("None", f"expected {EXPECTED}")
+        call = Call(media, texts, self.limits)
+        results: list[Any] = [None] * len(call)
+        groups = call.groups(task, modality, self.modalities)
+        for row, kind, decoder, found in self._decoded(
+            call, groups, task, mode, chosen or {}, decoding or {}, n_best
+        ):
+            results[row] = _result(found, kind, call.medium(row), n_best, decoder.mode == "allcand")
+        return results if call.several else results[0]
+
+    def _decoded(
+        self,
+        call: Call,
+        groups: dict[str, list[int]],
+        task: str,
+        mode: str | None,
+        chosen: dict[str, Any],
+        decoding: dict[str, Any],
+        n_best: int,
+    ) -> Iterator[tuple[int, str, Inference, Prediction]]:
+        """Yield (row, modality, decoder, prediction) of every row, batch after batch."""
+        if n_best < 1:
+            raise ConfigError(f"n_best is {n_best}: at least 1 is needed")
+        for kind, places in groups.items():
+            decoder = self._decoder(task, kind, mode, chosen, decoding, n_best)
+            scored = len(decoder.candidates or ()) if decoder.mode == "allcand" else 0
+            prepare = partial(call.batch, decoder)
+            for rows, batch in ahead(prepare, call.batches(places, self.batch_size)):
+                found = decoder(self.model, self._moved(batch), max(n_best, scored))
+                for row, prediction in zip(rows, found, strict=True):
+                    yield row, kind, decoder, prediction
+
+    def _encode(self, media: Any, text: Any, modality: str | None) -> Encoding | list[Encoding]:
+        import torch
+
+        from unival.generate.run import encode
+
+        call = Call(media, {} if text is None else {"text": text}, self.limits)
+        groups = (
+            {None: list(range(len(call)))}
+            if media is None
+            else call.groups("caption", modality, self.modalities)
+        )
+        results: list[Any] = [None] * len(call)
+        for kind, places in groups.items():
+            decoder = self._decoder("caption", kind or "image", None, {}, {}, 1)
+            prepare = partial(call.source, decoder, text is not None)
+            for rows, batch in ahead(prepare, call.batches(places, self.batch_size)):
+                with torch.no_grad():
+                    out = encode(self.model, self._moved(batch)["net_input"])
+                states = out["encoder_out"][0].transpose(0, 1).float().cpu()
+                used = ~out["encoder_padding_mask"][0].cpu()
+                before = states.size(1) - batch["net_input"]["src_tokens"].size(1)
+                for row, own, kept in zip(rows, states, used, strict=True):
+                    results[row] = Encoding(kind, own[kept], int(kept[:before].sum()))
+        return results if call.several else results[0]
+
+    def _decoder(
+        self,
+        task: str,
+        modality: str,
+        mode: str | None,
+        chosen: dict[str, Any],
+        decoding: dict[str, Any],
+        n_best: int,
+    ) -> Inference:
+        """Return the task's decoder, prepared once per combination of arguments.
+
+        For the task that the checkpoint was trained for, the decoding of its validation is the default.
+        """
+        key = json.dumps([task, modality, mode, chosen, decoding, n_best], sort_keys=True, default=str)
+        with self._lock:
+            if key in self._decoders:
+                return self._decoders[key]
+        from unival.core.options import to_dict
+        from unival.predict.inference import Inference
+        from unival.specs import SpecOptions, get_spec
+
+        spec = get_spec(task, modality)
+        kept = to_dict(self.options)
+        if "answers" in chosen or mode == "open":
+            kept = _without_lists(kept)
+        trained = self.loaded.task
+        own = trained.get("name") == task and trained.get("modality", modality) == modality
+        validated = self.loaded.decoding if own else {}
+        settings = {**(validated.get("settings") or {}), **decoding}
+        beams = {**spec.generation, **settings}.get("beam", 1)
+        if n_best > beams and "beam" not in decoding:
+            settings["beam"] = n_best
+        options = SpecOptions.from_options(**{**kept, **chosen})
+        made = Inference(spec, options, self.loaded.vocabulary, settings, mode or validated.get("mode"))
+        with self._lock:
+            if len(self._decoders) >= KEPT:
+                self._decoders.pop(next(iter(self._decoders)))
+            return self._decoders.setdefault(key, made)
+
+    def _moved(self, batch: dict[str, Any]) -> dict[str, Any]:
+        from unival.evaluate.run import to_device
+
+        return to_device(batch, self.device, self.precision)
+
+
+def _result(prediction: Any, modality: str, medium: Any, n_best: int, closed: bool) -> Result:
+    output = prediction.output
+    text, box = (output, None) if isinstance(output, str) else (None, output)
+    listed = prediction.n_best or ((output, prediction.score),)
+    return Result(
+        modality=modality,
+        text=text,
+        box=box,
+        log_prob=prediction.score,
+        n_best=listed[:n_best] if n_best > 1 else (),
+        distribution=_distribution(listed) if closed else None,
+        medium=medium,
+    )
+
+
+def _distribution(scored: Sequence[tuple[Any, float]]) -> dict[str, float]:
+    """Softmax of log-probabilities; most probable first."""
+    best = max(score for _, score in scored)
+    shares = {str(answer): math.exp(score - best) for answer, score in scored}
+    total = sum(shares.values())
+    return {answer: share / total for answer, share in shares.items()}
+
+
+def _without_lists(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in LISTS}
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device '{name}' is not known; give cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device '{name}': {torch.cuda.device_count()} GPUs are visible; give another or cpu"
+        )
+    return name

@@ -1,5 +1,0 @@
-"""A small multimodal world, rendered from a seed: what the quickstart learns from, with no download."""
-
-from unival.world.render import render
-
-__all__ = ["render"]
