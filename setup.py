@@ -1,6 +1,7 @@
 """Packaging: the library ``unival`` and its fairseq plugin, mapped below the same name."""
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -9,11 +10,17 @@ HERE = Path(__file__).resolve().parent
 FOLDERS = ("models", "tasks", "criterions", "data")  # shipped as unival.models, unival.tasks, ...
 
 packages = find_packages(include=["unival", "unival.*"])
-package_dir = {}
-for folder in FOLDERS:
-    for name in [folder] + [f"{folder}.{sub}" for sub in find_packages(where=folder)]:
-        packages.append(f"unival.{name}")
-        package_dir[f"unival.{name}"] = name.replace(".", "/")
+if "editable_wheel" in sys.argv:
+    # The checkout goes onto the path as it is, and unival/_checkout.py finds the four folders. With the mapping below
+    # setuptools would write a finder of its own, which loses to any folder called "unival" that a script lies beside:
+    # the clone itself, mostly.
+    package_dir = {"": "."}
+else:
+    package_dir = {}
+    for folder in FOLDERS:
+        for name in [folder] + [f"{folder}.{sub}" for sub in find_packages(where=folder)]:
+            packages.append(f"unival.{name}")
+            package_dir[f"unival.{name}"] = name.replace(".", "/")
 
 REQUIRED = [
     "torch>=2.6",  # tensors, scaled_dot_product_attention with a bias

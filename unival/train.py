@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from unival.core.installation import install_extra
 from unival.errors import ConfigError, UnivalError, nearest
 from unival.launch.stopping import REQUEST
 
@@ -229,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fairseq.distributed import utils as distributed_utils
     except ImportError as error:
         print(
-            f"unival train needs fairseq ({error}). Install it with: pip install 'unival[train]'",
+            f"unival train needs fairseq ({error}). Install it with: {install_extra('train')}",
             file=sys.stderr,
         )
         return USER_ERROR

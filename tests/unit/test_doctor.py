@@ -50,5 +50,5 @@ def test_absent_packages_are_named_with_their_install_line() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1, done.stderr
     assert re.search(r"MISSING +av ", done.stdout) and re.search(r" - +fairseq-fixed ", done.stdout)
-    assert "pip install av" in done.stdout and "pip install 'unival[train]'" in done.stdout
+    assert "pip install av" in done.stdout and "pip install -e '.[train]'" in done.stdout
     assert re.search(r" ok +torch ", done.stdout)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from unival.core.installation import install_extra
 from unival.cli.serve import add_service, listen
 from unival.core import options as cli_options
 from unival.errors import ConfigError
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             from unival.demo.page import THEME, build_page
         except ImportError as error:
-            raise ConfigError(f"{error.name} is missing: pip install 'unival[demo]'") from None
+            raise ConfigError(f"{error.name} is missing: {install_extra('demo')}") from None
         from unival import load
         from unival.demo.examples import render_examples
         from unival.serve.limits import ServiceLimits

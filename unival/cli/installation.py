@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import unival
 from unival import __version__
+from unival.core.installation import install_extra, installer
 from unival.core.paths import root
 
 
@@ -55,10 +56,10 @@ def examine() -> Iterator[Finding]:
     yield Finding("unival", f"{__version__} in {os.path.dirname(os.path.abspath(unival.__file__))}")
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for name, use in CORE.items():
-        yield _package(name, use, f"pip install {name}", needed=True)
+        yield _package(name, use, f"{installer()} {name}", needed=True)
     for extra, packages in EXTRAS.items():
         for name, use in packages.items():
-            yield _package(name, f"{use} (extra '{extra}')", f"pip install 'unival[{extra}]'")
+            yield _package(name, f"{use} (extra '{extra}')", install_extra(extra))
     yield from _backends()
     java = shutil.which("java")
     yield Finding(

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 
+from unival.core.installation import install_extra
 from unival.core import options as cli_options
 from unival.errors import ConfigError
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
         from unival.serve.app import create_app
     except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: pip install 'unival[demo]'") from None
+        raise ConfigError(f"{error.name} is missing: {install_extra('demo')}") from None
     from unival import load
     from unival.serve.limits import ServiceLimits
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from unival.core.installation import install_extra
 from unival.core.recipe import check_options, load_recipe, to_arguments
 from unival.errors import ConfigError
 
@@ -49,7 +50,7 @@ def resolve(path: str, extra: list[str]) -> list[str]:
         known = known_options(recipe.choices)
     except ImportError as error:
         raise ConfigError(
-            f"training needs fairseq ({error}). Install it with: pip install 'unival[train]'"
+            f"training needs fairseq ({error}). Install it with: {install_extra('train')}"
         ) from None
     check_options(overrides, known, "command line")
     return to_arguments(recipe, known) + extra

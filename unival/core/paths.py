@@ -13,12 +13,15 @@ _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
+def checkout() -> Path | None:
+    """The checkout that unival runs from, None when it was installed as a wheel."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if (folder / "run_scripts").is_dir() and (folder / "setup.py").is_file() else None
+
+
 def base_folder() -> Path:
     """The checkout when unival runs from one, otherwise the working directory."""
-    checkout = Path(__file__).resolve().parents[2]
-    return (
-        checkout if (checkout / "run_scripts").is_dir() and (checkout / "setup.py").is_file() else Path.cwd()
-    )
+    return checkout() or Path.cwd()
 
 
 def root(name: str) -> Path:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unival.core.installation import install_extra
 from unival.core.files import replacing
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
@@ -77,7 +78,7 @@ def train_clip(
     try:
         import open_clip
     except ImportError as error:
-        raise ConfigError("training a CLIP needs open_clip_torch: pip install 'unival[imagegen]'") from error
+        raise ConfigError(f"training a CLIP needs open_clip_torch: {install_extra('imagegen')}") from error
     out = Path(out)
     config = out.with_suffix(".json")
     out.parent.mkdir(parents=True, exist_ok=True)

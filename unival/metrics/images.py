@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unival.core.installation import install_extra
 from unival.errors import CheckpointError, ConfigError, DataError, nearest
 
 Array = npt.NDArray[np.float64]
@@ -177,7 +178,7 @@ class ClipScorer:
             import open_clip
         except ImportError as error:
             raise ConfigError(
-                "CLIP similarity needs open_clip_torch: pip install 'unival[imagegen]'"
+                f"CLIP similarity needs open_clip_torch: {install_extra('imagegen')}"
             ) from error
         name = _clip_architecture(open_clip, architecture)
         self.model, self.preprocess = new_clip(open_clip, name, device)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unival.core.installation import install_extra
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.metrics.images import (
     Array,
@@ -126,7 +127,7 @@ def _network(weights: str | Path, layer: str) -> tuple[Any, str]:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise ConfigError(
-            f"FID and Inception Score need torch-fidelity ({error}): pip install 'unival[imagegen]'"
+            f"FID and Inception Score need torch-fidelity ({error}): {install_extra('imagegen')}"
         ) from error
     import torch
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from unival.core.installation import install_extra
 from unival.errors import ConfigError, UnivalError
 
 # METEOR loads a 60 MB paraphrase table first: 8 s on an idle machine, 45 s on a busy one.
@@ -99,7 +100,7 @@ def unavailable(program: str, settings: JavaSettings) -> str | None:
         where = (
             f"in {settings.jars}"
             if settings.jars
-            else "in an installed pycocoevalcap (pip install pycocoevalcap)"
+            else f"in an installed pycocoevalcap ({install_extra('java-metrics')})"
         )
         return f"{program} needs {name}, and it is not {where}"
     return None
