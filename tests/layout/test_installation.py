@@ -85,11 +85,19 @@ def test_a_wheel_keeps_to_its_own_folders(home: Path) -> None:
     for name in FOLDERS:  # other people's packages beside it
         (site / name).mkdir()
         (site / name / "__init__.py").write_text("")
-    found = imported(home, site, REPORT + "; import sys; print([f for f in sys.meta_path if hasattr(f, 'root')])")
-    assert found == [str(site / "unival" / "__init__.py"), str(site / "unival" / "tasks" / "__init__.py"), "[]"]
+    found = imported(
+        home, site, REPORT + "; import sys; print([f for f in sys.meta_path if hasattr(f, 'root')])"
+    )
+    assert found == [
+        str(site / "unival" / "__init__.py"),
+        str(site / "unival" / "tasks" / "__init__.py"),
+        "[]",
+    ]
 
 
-def test_the_command_for_an_extra_fits_the_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_command_for_an_extra_fits_the_installation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     assert installation.install_extra("demo") == "pip install -e '.[demo]'"
@@ -99,5 +107,7 @@ def test_the_command_for_an_extra_fits_the_installation(monkeypatch: pytest.Monk
     assert installation.install_extra("demo").endswith(f"python -m pip install -e '{ROOT}[demo]'")
     monkeypatch.setattr(installation, "checkout", lambda: None)
     assert installation.install_extra("demo").endswith("pip install 'unival[demo]'")
-    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: None)  # made by uv, without pip
+    monkeypatch.setattr(
+        installation.importlib.util, "find_spec", lambda name: None
+    )  # made by uv, without pip
     assert installation.install_extra("demo").startswith("uv pip install --python ")

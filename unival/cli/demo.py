@@ -9,9 +9,9 @@ import tempfile
 import threading
 from pathlib import Path
 
-from unival.core.installation import install_extra
 from unival.cli.serve import add_service, listen
 from unival.core import options as cli_options
+from unival.core.installation import install_extra
 from unival.errors import ConfigError
 
 # of the limits, those that a page has no use for

@@ -7,8 +7,8 @@ import contextlib
 import signal
 import socket
 
-from unival.core.installation import install_extra
 from unival.core import options as cli_options
+from unival.core.installation import install_extra
 from unival.errors import ConfigError
 
 

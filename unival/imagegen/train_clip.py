@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unival.core.installation import install_extra
 from unival.core.files import replacing
+from unival.core.installation import install_extra
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.metrics.images import ClipScorer, new_clip, r_precision
