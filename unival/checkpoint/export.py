@@ -11,7 +11,7 @@ import torch
 
 from unival.checkpoint.load import CODES_AND_BINS, Loaded, save_folder
 from unival.core.files import replacing
-from unival.evaluate.recipe import REFERENCE_TASKS
+from unival.specs.reference import REFERENCE_TASKS
 
 # What the reference's tasks know of our task options; anything else would stop its strict configuration.
 TASK_OPTIONS = (

@@ -123,7 +123,7 @@ def trained_for(file: FairseqFile, family: str) -> Trained:
         ours = file.task_state["unival"]
         given = {name: ours.get(name, {}) for name in ("task", "options", "prompts", "decoding")}
         return Trained(**given)
-    from unival.evaluate.recipe import REFERENCE_TASKS
+    from unival.specs.reference import REFERENCE_TASKS
     from unival.specs import SpecOptions
 
     named = str(file.args.get("task") or "")

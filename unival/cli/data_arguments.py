@@ -28,7 +28,7 @@ def add_table(parser: argparse.ArgumentParser) -> None:
 
 def spec_of(args: argparse.Namespace) -> TaskSpec:
     """Return the task description; names of training (``video_vqa_gen``, ``refcoco``) count too."""
-    from unival.evaluate.recipe import resolve_task
+    from unival.specs.reference import resolve_task
     from unival.specs import get_spec
 
     name, modality = resolve_task(args.task, args.modality)

@@ -105,7 +105,7 @@ def _table(args: argparse.Namespace, work: Path) -> str:
 def _asked(args: argparse.Namespace) -> tuple[str, str]:
     """Return task and modality: the command line's, else those the checkpoint was trained for."""
     from unival.evaluate.prepare import trained_for
-    from unival.evaluate.recipe import resolve_task
+    from unival.specs.reference import resolve_task
 
     trained = trained_for(Path(args.checkpoint))
     name = args.task or trained.get("name")

@@ -14,19 +14,9 @@ from typing import Any
 
 from unival.core.recipe import load_recipe
 from unival.errors import ConfigError, nearest
-from unival.specs import SPECS, SpecOptions
+from unival.specs import SpecOptions
+from unival.specs.reference import REFERENCE_TASKS, resolve_task
 
-# The reference's task names, as recipes and scripts write them -> (task, modality)
-REFERENCE_TASKS = {
-    "caption": ("caption", "image"),
-    "video_caption": ("caption", "video"),
-    "audio_caption": ("caption", "audio"),
-    "vqa_gen": ("vqa", "image"),
-    "video_vqa_gen": ("vqa", "video"),
-    "refcoco": ("grounding", "image"),
-    "snli_ve": ("entailment", "image"),
-    "image_gen": ("image_gen", "image"),
-}
 # option of a recipe -> how evaluation takes it
 OPTIONS = (
     "eval_args",
@@ -54,19 +44,6 @@ class EvaluationRecipe:
     table: Any = None
     options: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-def resolve_task(name: str, modality: str | None = None) -> tuple[str, str | None]:
-    """Return (task, modality) of a task name of ours or of the reference; ConfigError for an unknown one."""
-    if name in SPECS and modality is not None:
-        return name, modality
-    if name in REFERENCE_TASKS and (name not in SPECS or modality is None):
-        task, usual = REFERENCE_TASKS[name]
-        return task, modality or (usual if name not in SPECS else None)
-    if name in SPECS:
-        return name, modality
-    known = [*SPECS, *REFERENCE_TASKS]
-    raise ConfigError(f"unknown task '{name}'; tasks: {', '.join(known)}.{nearest(name, known)}")
 
 
 def read_recipe(path: str | os.PathLike[str]) -> EvaluationRecipe:

@@ -105,7 +105,7 @@ def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
 def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]) -> Path | None:
     """Write the recipe of a first training; None where the configs of a checkout are not at hand."""
     from unival.core.recipe import write_yaml
-    from unival.evaluate.recipe import REFERENCE_TASKS
+    from unival.specs.reference import REFERENCE_TASKS
 
     starter = base_folder() / STARTER
     if not starter.is_file() or "val" not in tables:
