@@ -123,8 +123,8 @@ def trained_for(file: FairseqFile, family: str) -> Trained:
         ours = file.task_state["unival"]
         given = {name: ours.get(name, {}) for name in ("task", "options", "prompts", "decoding")}
         return Trained(**given)
-    from unival.specs.reference import REFERENCE_TASKS
     from unival.specs import SpecOptions
+    from unival.specs.reference import REFERENCE_TASKS
 
     named = str(file.args.get("task") or "")
     task, modality = REFERENCE_TASKS.get(named, ("pretrain" if named == "unify_task" else "", ""))

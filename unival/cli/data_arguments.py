@@ -28,8 +28,8 @@ def add_table(parser: argparse.ArgumentParser) -> None:
 
 def spec_of(args: argparse.Namespace) -> TaskSpec:
     """Return the task description; names of training (``video_vqa_gen``, ``refcoco``) count too."""
-    from unival.specs.reference import resolve_task
     from unival.specs import get_spec
+    from unival.specs.reference import resolve_task
 
     name, modality = resolve_task(args.task, args.modality)
     return get_spec(name, modality or "image")
