@@ -105,7 +105,7 @@ class SpecDataset(FairseqDataset):
         place = f"{source.table.path}, row {row_index + 1}"
         try:
             row = source.table[row_index]
-            place = f"{row.path}, line {row.line}"
+            place = row.place
             examples = source.spec.examples(
                 row, source.media, source.options, self.vocabulary, rng, training=self.training
             )

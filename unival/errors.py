@@ -18,10 +18,19 @@ class CheckpointError(UnivalError):
     """A checkpoint that is absent, damaged, or does not fit the model or the vocabulary."""
 
 
+class RowNumber(int):
+    """The place (1-based) of a row in a file that is no text: messages say "row 3", not "line 3"."""
+
+
+def numbered(line: int) -> str:
+    """Return "line 3", or "row 3" for a :class:`RowNumber`."""
+    return f"{'row' if isinstance(line, RowNumber) else 'line'} {int(line)}"
+
+
 class DataError(UnivalError):
     """A row that cannot be used.
 
-    The message names file, line (1-based, header included), column and what was expected.
+    The message names file, line (1-based, header included) or row, column and what was expected.
     """
 
     def __init__(
@@ -34,7 +43,7 @@ class DataError(UnivalError):
     ) -> None:
         place = [str(path)] if path else []
         if line is not None:
-            place.append(f"line {line}")
+            place.append(numbered(line))
         if column is not None:
             place.append(f"column '{column}'")
         super().__init__(f"{', '.join(place)}: {expected}" if place else expected)

@@ -73,7 +73,7 @@ class Pictures(Sequence[Picture]):
             return Picture(name, name, (_folder_caption(self._folder / name),), str(self._folder / name))
         row = self._table[index]
         captions = captions_of(row, "caption") or [""]
-        place = f"{row.path}, line {row.line}"
+        place = row.place
         return Picture(
             media_reference(row, "image"), row_id(row, media_id(row, "image")), tuple(captions), place
         )

@@ -273,7 +273,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
                     row, self.media, self.options, self.vocabulary, rng, training=False
                 )[0]
             except MediaError as error:
-                place = f"{row.path}, line {row.line}"
+                place = row.place
                 broken.append({"row": number, "id": self.spec.item_id(row), "error": f"{place}: {error}"})
             except UnivalError as error:
                 return error  # an exception in a worker would arrive wrapped in its traceback

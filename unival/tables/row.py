@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from unival.errors import DataError, nearest
+from unival.errors import DataError, nearest, numbered
 
 
 class Row(Mapping[str, Any]):
     """Values of one row by column name.
 
-    TSV and CSV values are str; JSONL values are whatever JSON holds (a list of captions stays a list: what it
-    means is the task's business). ``path`` and ``line`` (1-based, header included) name the place in the
-    file, ``media_root`` the folder or tar that the row's media references start from.
+    TSV and CSV values are str; other values are whatever the file holds (a list of captions stays a list: what
+    it means is the task's business). ``path`` and ``line`` (1-based, header included; a ``RowNumber`` where the
+    file has no lines) name the place in the file, ``media_root`` the folder or tar that the row's media
+    references start from.
     """
 
     __slots__ = ("_values", "line", "media_root", "path")
@@ -22,6 +23,11 @@ class Row(Mapping[str, Any]):
         self, values: Mapping[str, Any], path: str, line: int, media_root: str | None = None
     ) -> None:
         self._values, self.path, self.line, self.media_root = values, path, line, media_root
+
+    @property
+    def place(self) -> str:
+        """File and line, for a message."""
+        return f"{self.path}, {numbered(self.line)}"
 
     def __getitem__(self, column: str) -> Any:
         """Return the value; DataError names file, line, column and the columns there are."""
@@ -49,7 +55,7 @@ class Row(Mapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"Row({dict(self._values)!r}, {self.path!r}, line {self.line})"
+        return f"Row({dict(self._values)!r}, {self.path!r}, {numbered(self.line)})"
 
 
 def listing(names: Collection[str], limit: int = 40) -> str:

@@ -95,7 +95,7 @@ def audit(
         place = f"{table.path}, row {number + 1}"
         try:
             row = table[number]
-            place = f"{row.path}, line {row.line}"
+            place = row.place
             _look(found, spec, row, full if number in sampled else lookup, options, vocabulary, ids)
             found.decoded += number in sampled
         except MediaError as error:
