@@ -10,10 +10,10 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from unival.batching.batch import Example, collate
-from unival.core.seeding import rng_for
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.specs import SpecOptions, TaskSpec
+from unival.specs.preparation import prepare_row
 from unival.tables import Table
 from unival.vocabulary.vocabulary import Vocabulary
 
@@ -101,13 +101,21 @@ class SpecDataset(FairseqDataset):
         """
         epoch, source_index, row_index = item
         source = self.sources[source_index]
-        rng = rng_for(self.seed, epoch, row_index, source.name) if self.training else None
         place = f"{source.table.path}, row {row_index + 1}"
         try:
             row = source.table[row_index]
             place = row.place
-            examples = source.spec.examples(
-                row, source.media, source.options, self.vocabulary, rng, training=self.training
+            examples = prepare_row(
+                source.spec,
+                row,
+                row_index,
+                source.media,
+                source.options,
+                self.vocabulary,
+                seed=self.seed,
+                training=self.training,
+                epoch=epoch,
+                source=source.name,
             )
         except MediaError as error:
             return Broken(source.name, place, str(error)) if self.training else Failure(f"{place}: {error}")

@@ -21,7 +21,6 @@ from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError
-from unival.media import MediaLoader
 from unival.specs import SpecOptions, get_spec
 from unival.tables import Table, open_table
 from unival.tasks.options import TaskOptions
@@ -110,10 +109,9 @@ class UnivalTask(LegacyFairseqTask):
         )
 
     def source(self, table: Table, name: str) -> DataSource:
-        media = MediaLoader(table.media_root, str(Path(table.path).parent))
         if name == self.args.train_subset:
             self.spec.prepare(table, self.options)
-        return DataSource(name, table, self.spec, media, self.options, self.spec.modality)
+        return DataSource(name, table, self.spec, table.loader(), self.options, self.spec.modality)
 
     def sources(self, split: str, epoch: int) -> list[DataSource]:
         """The tables of a split: one, unless a subclass mixes."""

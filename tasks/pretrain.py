@@ -15,7 +15,6 @@ from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches
 from unival.errors import ConfigError
-from unival.media import MediaLoader
 from unival.modeling.config import ModelConfig
 from unival.specs import SpecOptions, get_spec
 from unival.specs.base import MODALITIES
@@ -122,8 +121,8 @@ class UnifyTask(UnivalTask):
             options = SpecOptions.from_options(**{**cli_options.to_dict(options), **entry["options"]})
         if training:
             spec.prepare(table, options)
-        media = MediaLoader(table.media_root, str(Path(table.path).parent))
-        return DataSource(entry.get("name", table.path), table, spec, media, options, entry.get("group"))
+        name = entry.get("name", table.path)
+        return DataSource(name, table, spec, table.loader(), options, entry.get("group"))
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         training = split == self.args.train_subset

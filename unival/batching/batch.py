@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +24,22 @@ AllowedTokens = list[list[int]]
 
 def _empty() -> Tensor:
     return torch.zeros(0, dtype=torch.int64)
+
+
+class Asked(Protocol):
+    """What decoding needs to know of a row: an Example has it, and so has a row's place in a batch."""
+
+    @property
+    def prefix(self) -> Tensor:
+        """Tokens that decoding was forced to begin with (P,), without bos."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Original (width, height) in pixels."""
+
+    @property
+    def resize(self) -> tuple[float, float] | None:
+        """Ratios (network width / original width, ...height)."""
 
 
 @dataclass(slots=True)

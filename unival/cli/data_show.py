@@ -21,7 +21,6 @@ def run(args: argparse.Namespace) -> int:
     """Write the page."""
     from unival.datatools.own.sample import evenly
     from unival.evaluate.items import gather, shown
-    from unival.media import MediaLoader
     from unival.report.page import write_cards
     from unival.report.pictures import picture
     from unival.specs import SpecOptions
@@ -29,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     spec = spec_of(args)
     table = table_of(args, spec)
     items = evenly(gather(spec, table, SpecOptions()), args.rows)
-    loader = MediaLoader(table.media_root, os.path.dirname(os.path.abspath(table.path)))
+    loader = table.loader()
     entries = [shown(spec, table, item, {"prediction": None, "score": None}) for item in items]
     cards = [(picture(entry, spec.modality, loader), entry) for entry in entries]
     write_cards(cards, args.out, f"{os.path.basename(table.path)}: {spec.name}", spec.modality)

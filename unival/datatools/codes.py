@@ -61,7 +61,7 @@ class Pictures(Sequence[Picture]):
             self.media = MediaLoader(source, source)
         else:
             self._table = open_table(source, _FIELDS, "caption", selected_cols, media_root=image_dir)
-            self.media = MediaLoader(self._table.media_root, str(Path(self._table.path).parent))
+            self.media = self._table.loader()
 
     def __len__(self) -> int:
         return len(self._files) if self._table is None else len(self._table)

@@ -18,15 +18,14 @@ from unival.batching.batch import collate
 from unival.core.files import write_text
 from unival.core.parts import Parts, to_line
 from unival.core.provenance import versions
-from unival.core.seeding import rng_for
 from unival.errors import ConfigError, DataError, UnivalError
 from unival.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from unival.evaluate.items import Item, gather, shown
 from unival.evaluate.scoring import Scoring, check, check_answers, main_metric, score_predictions
-from unival.media import MediaError, MediaLoader
+from unival.media import MediaError
 from unival.predict.inference import Inference, Prediction
 from unival.specs import SpecOptions, TaskSpec
-from unival.specs.base import EVALUATION
+from unival.specs.preparation import prepare_row
 from unival.tables import Table
 from unival.vocabulary.vocabulary import Vocabulary
 
@@ -88,7 +87,7 @@ class Evaluation:
         self.model, self.vocabulary, self.spec = model, vocabulary, spec
         self.table, self.options, self.settings = table, options, settings
         self.inference = Inference(spec, options, vocabulary, settings.decoding, settings.mode)
-        self.media = MediaLoader(table.media_root, str(Path(table.path).parent))
+        self.media = table.loader()
         self.parts = Parts(Path(folder))
         self.identity = {
             "task": spec.name,
@@ -264,14 +263,15 @@ class _Batches(torch.utils.data.Dataset[Any]):
         for number in self.batches[index]:
             try:
                 row = self.table[number]
-                rng = (
-                    rng_for(self.options.seed, 0, number, EVALUATION)
-                    if self.options.random_evaluation
-                    else None
+                [example, *_] = prepare_row(
+                    self.spec,
+                    row,
+                    number,
+                    self.media,
+                    self.options,
+                    self.vocabulary,
+                    seed=self.options.seed,
                 )
-                example = self.spec.examples(
-                    row, self.media, self.options, self.vocabulary, rng, training=False
-                )[0]
             except MediaError as error:
                 place = row.place
                 broken.append({"row": number, "id": self.spec.item_id(row), "error": f"{place}: {error}"})

@@ -37,15 +37,19 @@ def read_audio(
         raise ConfigError(f"sample rate {rate}: a positive number of samples a second is needed")
     opened = open_source(source, name)
     with reading(opened.name):
-        samples, found = _decode(opened, limits)
-        finite = np.isfinite(samples)
-        if not finite.any():
-            raise MediaError(opened.name, "no sample is a finite number")
-        if not finite.all():
-            samples = np.where(finite, samples, np.float32(0))
-        if found != rate:
-            samples = _resampled(samples, found, rate)
-        return np.ascontiguousarray(samples, dtype=np.float32)
+        return finished(opened.name, *_decode(opened, limits), rate)
+
+
+def finished(name: str, samples: np.ndarray, found: int, rate: int) -> np.ndarray:
+    """Return float32 samples (n,) of the rate ``found`` at ``rate``, those that are not finite as 0."""
+    finite = np.isfinite(samples)
+    if not finite.any():
+        raise MediaError(name, "no sample is a finite number")
+    if not finite.all():
+        samples = np.where(finite, samples, np.float32(0))
+    if found != rate:
+        samples = _resampled(samples, found, rate)
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def _resampled(samples: np.ndarray, found: int, rate: int) -> np.ndarray:
@@ -79,7 +83,7 @@ class _Refused(MediaError):
     """Readable, but over a limit: no other library is asked."""
 
 
-def _check_length(name: str, count: int, rate: int, limits: Limits) -> None:
+def check_length(name: str, count: int, rate: int, limits: Limits) -> None:
     if rate < 1:
         raise _Refused(name, f"its sample rate is {rate}")
     if count > limits.audio_seconds * rate:
@@ -90,7 +94,7 @@ def _check_length(name: str, count: int, rate: int, limits: Limits) -> None:
         )
 
 
-def _mono(block: np.ndarray) -> np.ndarray:
+def mono(block: np.ndarray) -> np.ndarray:
     """(n, channels) -> (n,), in the order and precision that averages exactly for equal channels."""
     return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
@@ -110,9 +114,9 @@ def _with_soundfile(opened: Opened, limits: Limits) -> tuple[list[np.ndarray], i
                 if count:
                     break
                 raise
-            blocks.append(_mono(block))
+            blocks.append(mono(block))
             count += len(block)
-            _check_length(opened.name, count, rate, limits)
+            check_length(opened.name, count, rate, limits)
             if len(block) < _BLOCK:
                 break
     return blocks, rate
@@ -126,9 +130,9 @@ def _with_ffmpeg(opened: Opened, limits: Limits) -> tuple[list[np.ndarray], int]
             rate = rate or int(frame.sample_rate)
             if frame.sample_rate != rate:
                 raise MediaError(opened.name, f"its sample rate changes from {rate} to {frame.sample_rate}")
-            blocks.append(_mono(_to_float(frame)))
+            blocks.append(mono(_to_float(frame)))
             count += len(blocks[-1])
-            _check_length(opened.name, count, rate, limits)
+            check_length(opened.name, count, rate, limits)
     return blocks, rate
 
 

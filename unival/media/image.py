@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -15,6 +17,17 @@ from unival.media.source import DEFAULT_LIMITS, Limits, MediaError, Opened, Sour
 # Pillow runs an external program (Ghostscript) on these.
 _REFUSED_FORMATS = {"EPS"}
 _ORIENTATION = 0x0112  # EXIF tag
+# Pillow's size limit and Python's warning filters belong to the whole process.
+_process_wide = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _process_wide
+    _process_wide = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a data worker may be forked while another thread reads a picture
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def read_image(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
@@ -50,7 +63,12 @@ def _read(opened: Opened, limits: Limits) -> Image.Image:
     with Image.open(opened.handle()) as image:
         _check_header(opened, image, limits)
         image.load()
-        return _to_rgb(_upright(image))
+        return to_upright_rgb(image)
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a decoded image of any mode as a new one, as :func:`read_image` describes."""
+    return _to_rgb(_upright(image))
 
 
 def _check_header(opened: Opened, image: Image.Image, limits: Limits) -> None:
@@ -74,15 +92,16 @@ def _too_large(name: str, size: str, limits: Limits) -> MediaError:
 @contextlib.contextmanager
 def _pillow_limit(pixels: int) -> Iterator[None]:
     """Set Pillow's own limit, which also guards what plugins allocate while opening and loading."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = pixels
-    try:
-        with warnings.catch_warnings():
-            # What Pillow says about damaged metadata it can live without, and about sizes checked here.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+    with _process_wide:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels
+        try:
+            with warnings.catch_warnings():
+                # What Pillow says about damaged metadata it can live without, and about sizes checked here.
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _upright(image: Image.Image) -> Image.Image:

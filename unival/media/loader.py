@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unival.media.source import DEFAULT_LIMITS, Limits, MediaError
 from unival.media.tar import read_member
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 class MediaLoader:
     """Resolves media references and decodes them.
 
-    A reference is a string (or path, or the bytes themselves). With a "." in it, it is a path: absolute
-    or below ``root``, or below ``table_dir`` (the folder of the table) without a root. "x.tar/member"
-    is a member of an uncompressed archive, and ``root`` may be such an archive itself. Without a "." it
-    is the file's content in base64, standard or URL-safe (neither alphabet has the dot).
+    A reference is a string, a path, a file's bytes, or a medium in memory (unival.media.memory). A string
+    with a "." in it is a path: absolute or below ``root``, or below ``table_dir`` (the folder of the table)
+    without a root. "x.tar/member" is a member of an uncompressed archive, and ``root`` may be such an archive
+    itself. A string without a "." is the file's content in base64, standard or URL-safe (neither alphabet has
+    the dot). A ``Path`` is a path with or without a dot.
     A relative ``root`` that is not below the working directory is looked up below ``table_dir``.
 
     Holds nothing but strings, so it can be pickled and used in any number of worker processes.
@@ -40,49 +41,59 @@ class MediaLoader:
             self.root = os.path.join(self.table_dir, self.root)
         self.limits = limits
 
-    def open(self, ref: str | os.PathLike[str] | bytes) -> bytes | str:
+    def open(self, ref: Any) -> bytes | str:
         """The content (tar members, base64) or the path of a reference, decoded by the readers."""
         return self._locate(ref)[0]
 
-    def image(self, ref: str | os.PathLike[str] | bytes) -> Image.Image:
+    def image(self, ref: Any) -> Image.Image:
         """``unival.media.read_image`` of a reference: mode RGB, upright."""
-        from unival.media.image import read_image
+        from unival.media import image, memory
 
+        if in_memory(ref):
+            return memory.picture(ref)
         source, name = self._locate(ref)
-        return read_image(source, limits=self.limits, name=name)
+        return image.read_image(source, limits=self.limits, name=name)
 
-    def image_size(self, ref: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    def image_size(self, ref: Any) -> tuple[int, int]:
         """(width, height) of the upright image, from its header alone."""
-        from unival.media.image import read_size
+        from unival.media import image
 
+        if in_memory(ref):
+            return self.image(ref).size
         source, name = self._locate(ref)
-        return read_size(source, limits=self.limits, name=name)
+        return image.read_size(source, limits=self.limits, name=name)
 
     def video(
         self,
-        ref: str | os.PathLike[str] | bytes,
+        ref: Any,
         num_frames: int,
         sampling: str = "middle",
         rng: np.random.Generator | None = None,
     ) -> np.ndarray:
         """``unival.media.read_video`` of a reference: uint8 (F, h, w, 3)."""
-        from unival.media.video import read_video
+        from unival.media import memory, video
 
+        if in_memory(ref):
+            return memory.clip(ref, num_frames, sampling, rng)
         source, name = self._locate(ref)
-        return read_video(source, num_frames, sampling, rng, limits=self.limits, name=name)
+        return video.read_video(source, num_frames, sampling, rng, limits=self.limits, name=name)
 
-    def audio(self, ref: str | os.PathLike[str] | bytes, rate: int) -> np.ndarray:
+    def audio(self, ref: Any, rate: int) -> np.ndarray:
         """``unival.media.read_audio`` of a reference: float32 (N,) at ``rate`` samples a second."""
-        from unival.media.audio import read_audio
+        from unival.media import audio, memory
 
+        if in_memory(ref):
+            return memory.sound(ref, rate, self.limits)
         source, name = self._locate(ref)
-        return read_audio(source, rate, limits=self.limits, name=name)
+        return audio.read_audio(source, rate, limits=self.limits, name=name)
 
-    def _locate(self, ref: str | os.PathLike[str] | bytes) -> tuple[bytes | str, str | None]:
-        if isinstance(ref, bytes):
-            return ref, None
+    def _locate(self, ref: Any) -> tuple[bytes | str, str | None]:
+        if isinstance(ref, (bytes, bytearray, memoryview)):
+            return bytes(ref), None
         if isinstance(ref, str) and "." not in ref:
             return _from_base64(ref)
+        if in_memory(ref):
+            raise MediaError(type(ref).__name__, "is no reference to a file: a path or base64 was expected")
         path = os.fspath(ref)
         if "\0" in path:
             raise MediaError(repr(path), "is not a file name")
@@ -93,6 +104,11 @@ class MediaLoader:
         if member and not os.path.isdir(archive + ".tar"):
             return read_member(archive + ".tar", member), path
         return path, path
+
+
+def in_memory(ref: Any) -> bool:
+    """Whether a medium is an object that holds its content decoded: no path, no base64, no file's bytes."""
+    return not isinstance(ref, (str, os.PathLike, bytes, bytearray, memoryview))
 
 
 def _from_base64(text: str) -> tuple[bytes, str]:

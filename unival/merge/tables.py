@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unival.core.parts import to_line
 from unival.errors import ConfigError
+from unival.specs.preparation import prepare_row
 
 if TYPE_CHECKING:
     from unival.evaluate import Evaluation
@@ -68,6 +69,13 @@ def examples(evaluation: Evaluation) -> Iterator[Any]:
     """
     for item in evaluation.items:
         row = evaluation.table[item.row]
-        yield evaluation.spec.examples(
-            row, evaluation.media, evaluation.options, evaluation.vocabulary, None, training=False
+        options = evaluation.options
+        yield prepare_row(
+            evaluation.spec,
+            row,
+            item.row,
+            evaluation.media,
+            options,
+            evaluation.vocabulary,
+            seed=options.seed,
         )[0]

@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unival.batching.batch import Example
 from unival.errors import ConfigError, nearest
 from unival.generate import GenerationSettings, Hypothesis, generate, rank_candidates
 from unival.specs import SpecOptions, TaskSpec
@@ -32,6 +31,15 @@ class Prediction:
     reference: Any = None
     tokens: tuple[int, ...] = ()
     n_best: tuple[tuple[Any, float], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A row of a batch, as decoding sees it (unival.batching.batch.Asked)."""
+
+    prefix: Tensor
+    size: tuple[int, int] | None
+    resize: tuple[float, float] | None
 
 
 class Inference:
@@ -137,17 +145,9 @@ class Inference:
 
     def decode(self, batch: Mapping[str, Any], row: int, tokens: Iterable[int]) -> Any:
         """Decode tokens generated for one row (a forced prefix included) as its task does."""
-        empty = torch.zeros(0, dtype=torch.int64)
-        example = Example(
-            id=batch["id"][row],
-            source=empty,
-            target=empty,
-            prev_output=empty,
-            prefix=torch.tensor(self._prefix(batch, row), dtype=torch.int64),
-            size=batch["sizes"][row],
-            resize=batch["resizes"][row],
-        )
-        return self.spec.decode(tokens, example, self.vocabulary, self.options)
+        prefix = torch.tensor(self._prefix(batch, row), dtype=torch.int64)
+        asked = _Place(prefix, batch["sizes"][row], batch["resizes"][row])
+        return self.spec.decode(tokens, asked, self.vocabulary, self.options)
 
     def _rank(self, model: nn.Module, batch: Mapping[str, Any], n_best: int) -> list[Prediction]:
         assert self.candidates is not None

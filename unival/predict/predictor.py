@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unival.checkpoint.load import Loaded, load_checkpoint, vocabulary_for
 from unival.errors import ConfigError, nearest
 from unival.media import MediaError
-from unival.media.inputs import EXPECTED
+from unival.media.memory import EXPECTED
 from unival.media.source import DEFAULT_LIMITS, Limits
 from unival.predict.request import Call, ahead
 from unival.predict.results import Drawing, Encoding, Result

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unival.errors import ConfigError, DataError
-from unival.media.inputs import Inputs, describe
+from unival.media import MediaError
+from unival.media.inputs import RememberingLoader, as_reference, describe, modality_of
+from unival.media.loader import MediaLoader
 from unival.media.source import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -31,9 +34,14 @@ class Call:
                 "inputs, or one per input"
             )
         self.count = counts.pop() if counts else 1
-        remember = given is None and self.count > 1
-        self.inputs = Inputs([] if media is None else media, limits, remember)
+        self.media: list[Any] = []
+        for index, one in enumerate([] if media is None else given if given is not None else [media]):
+            with self._at(index, given is not None):
+                self.media.append(as_reference(one))
         self.places = list(range(self.count)) if given is not None else [0] * self.count
+        remember = given is None and self.count > 1
+        self.loader = RememberingLoader(limits=limits) if remember else MediaLoader(limits=limits)
+        self._listed = given is not None
         self.texts = [
             {
                 name: self._text(name, row, text[row] if isinstance(text, list) else text)
@@ -51,8 +59,22 @@ class Call:
             raise DataError(f"{place}{name} must be a text with at least one word, got {text!r}"[:200])
         return text
 
+    @contextmanager
+    def _at(self, index: int, listed: bool) -> Iterator[None]:
+        """Put the number of the list item in front of an error about its medium or its text."""
+        try:
+            yield
+        except MediaError as error:
+            if not listed:
+                raise
+            raise MediaError(f"item {index}: {error.source}", error.reason) from error
+        except (DataError, ConfigError) as error:
+            if not listed:
+                raise
+            raise type(error)(f"item {index}: {error}") from error
+
     def medium(self, row: int) -> Any:
-        return self.inputs.given[self.places[row]]
+        return self.media[self.places[row]]
 
     def groups(self, task: str, asked: str | None, available: tuple[str, ...]) -> dict[str, list[int]]:
         """Rows by modality. Raises ConfigError where the task, or a model with those ``available``, takes
@@ -60,9 +82,9 @@ class Call:
         from unival.specs import get_spec
 
         groups: dict[str, list[int]] = {}
-        for row, place in enumerate(self.places):
-            with self.inputs.at(row):
-                kind = self.inputs.modality(place, asked)
+        for row in range(self.count):
+            with self._at(row, self._listed):
+                kind = modality_of(self.medium(row), asked)
                 get_spec(task, kind)
                 if kind not in available:
                     has = ", ".join(available) or "text only"
@@ -96,7 +118,7 @@ class Call:
 
         vocabulary, examples = decoder.vocabulary, []
         for row in rows:
-            example = self._example(decoder, row) if self.inputs.given else None
+            example = self._example(decoder, row) if self.media else None
             if replaced:
                 ids = vocabulary.encode(f" {self.texts[row]['text'].strip()}")
                 rest: dict[str, Any] = (
@@ -108,20 +130,18 @@ class Call:
         return collate(examples, pad=vocabulary.pad)
 
     def _example(self, decoder: Inference, row: int) -> Example:
-        from unival.core.seeding import rng_for
-        from unival.specs.base import EVALUATION
+        from unival.specs.preparation import prepare_row
         from unival.tables.row import Row
 
         options = decoder.options
         values = {"id": str(row), **self.texts[row]}
-        if self.inputs.given:
-            values[decoder.spec.modality] = str(self.places[row])
-        rng = rng_for(options.seed, 0, row, EVALUATION) if options.random_evaluation else None
-        with self.inputs.at(row):
-            made = decoder.spec.examples(
-                Row(values, "input", row + 1), self.inputs, options, decoder.vocabulary, rng, training=False
-            )
-        return made[0]
+        if self.media:
+            values[decoder.spec.modality] = self.medium(row)
+        asked = Row(values, "input", row + 1)
+        with self._at(row, self._listed):
+            return prepare_row(
+                decoder.spec, asked, row, self.loader, options, decoder.vocabulary, seed=options.seed
+            )[0]
 
 
 def ahead(prepare: Callable[[list[int]], T], batches: list[list[int]]) -> Iterator[tuple[list[int], T]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from unival.errors import ConfigError
-from unival.media.inputs import Inputs
+from unival.media.loader import MediaLoader
 from unival.vocabulary.boxes import Box, drawable
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Result:
 
         if self.box is None:
             raise ConfigError(f"this result is the text {self.text!r}: only boxes (ground) are drawn")
-        picture = Inputs(self.medium).image("0").copy()
+        picture = MediaLoader().image(self.medium)
         line = width or max(2, min(picture.size) // 100)
         ImageDraw.Draw(picture).rectangle(drawable(self.box, picture.size), outline=colour, width=line)
         return picture

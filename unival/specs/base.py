@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from unival.batching.batch import Example
+from unival.batching.batch import Asked, Example
 from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
 from unival.specs.options import SpecOptions
@@ -122,7 +122,7 @@ class TaskSpec(ABC):
     def decode(
         self,
         tokens: Iterable[int],
-        example: Example | None,
+        example: Asked | None,
         vocabulary: Vocabulary,
         options: SpecOptions | None = None,
     ) -> Any:
@@ -224,7 +224,7 @@ def shorten(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def without_prefix(tokens: Iterable[int], example: Example | None) -> list[int]:
+def without_prefix(tokens: Iterable[int], example: Asked | None) -> list[int]:
     """Drop the forced prefix of ``example`` from generated tokens."""
     ids = [int(token) for token in tokens]
     prefix = example.prefix.tolist() if example is not None else []

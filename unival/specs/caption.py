@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unival.batching.batch import Example
+from unival.batching.batch import Asked, Example
 from unival.media.loader import MediaLoader
 from unival.specs.base import Field, TaskSpec, bad_value, compose, row_id
 from unival.specs.inputs import load_media, media_field, media_id
@@ -87,7 +87,7 @@ class CaptionSpec(TaskSpec):
     def decode(
         self,
         tokens: Any,
-        example: Example | None,
+        example: Asked | None,
         vocabulary: Vocabulary,
         options: SpecOptions | None = None,
     ) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from unival.batching.batch import Example
+from unival.batching.batch import Asked, Example
 from unival.media.loader import MediaLoader
 from unival.specs.base import Field, TaskSpec, bad_value, compose, located, row_id, text_of, without_prefix
 from unival.specs.caption import captions_of
@@ -129,7 +129,7 @@ class GroundingSpec(TaskSpec):
     def decode(
         self,
         tokens: Iterable[int],
-        example: Example | None,
+        example: Asked | None,
         vocabulary: Vocabulary,
         options: SpecOptions | None = None,
     ) -> Box | None:

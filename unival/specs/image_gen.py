@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from unival.batching.batch import Example
+from unival.batching.batch import Asked, Example
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.imagegen.grid import grid_side, read_codes, read_grids, write_codes
 from unival.media.loader import MediaLoader
@@ -149,7 +149,7 @@ class ImageGenSpec(TaskSpec):
     def decode(
         self,
         tokens: Iterable[int],
-        example: Example | None,
+        example: Asked | None,
         vocabulary: Vocabulary,
         options: SpecOptions | None = None,
     ) -> dict[str, Any]:

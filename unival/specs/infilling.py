@@ -64,7 +64,7 @@ class InfillingSpec(TaskSpec):
         if not text:
             raise bad_value(row, "text", "expected a text with at least one word")
         words = [vocabulary.encode(f" {word}") for word in text.split()]
-        if rng is None:
+        if rng is None or not training:
             rng = rng_for(options.seed, 0, row.line, EVALUATION)
         before, after = prompt("infilling", options.prompts, text=_TEXT).split(_TEXT)
         # the blank in front of the text belongs to its first word

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
 
 from unival.errors import DataError
 from unival.media.loader import MediaLoader
-from unival.specs.base import Field
+from unival.specs.base import Field, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
 
@@ -23,12 +24,21 @@ def media_field(modality: str) -> Field:
     return Field(modality, True, _DESCRIPTIONS[modality])
 
 
-def media_reference(row: Row, column: str) -> str:
-    """Return the media reference of a row; DataError when it is missing or blank."""
+# what JSON and YAML hold beside text; anything else is a medium of the Python interface
+_NO_MEDIUM = (int, float, list, dict, date, type(None))
+
+
+def media_reference(row: Row, column: str) -> Any:
+    """Return the media reference of a row, or the medium itself where a row of the Python interface holds it.
+
+    DataError when it is missing, blank, or a value that is no reference.
+    """
     value = row[column]
-    if not isinstance(value, str) or not value.strip():
+    empty = value is None or (isinstance(value, str) and not value.strip())
+    if empty or isinstance(value, _NO_MEDIUM):
         raise DataError(
-            "expected a media reference (path, member of a .tar, or base64), the field is empty",
+            "expected a media reference (path, member of a .tar, or base64), "
+            + ("the field is empty" if empty else f"got {shorten(value)}"),
             path=row.path,
             line=row.line,
             column=column,

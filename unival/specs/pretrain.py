@@ -226,7 +226,7 @@ class _Builder:
         column = _text_column(self.row)
         captions = captions_of(self.row, column, required=True)
         assert captions is not None
-        chosen = captions[0 if self.rng is None else int(self.rng.integers(len(captions)))]
+        chosen = captions[self._drawn(len(captions))]
         text = self._worded(clean_caption(chosen, self.options.max_tgt_length), column)
         modality = self.parsed.modality
         loaded = self._load()
@@ -264,7 +264,7 @@ class _Builder:
         column = _text_column(self.row)
         captions = captions_of(self.row, column, required=True)
         assert captions is not None
-        phrase = captions[0 if self.rng is None else int(self.rng.integers(len(captions)))]
+        phrase = captions[self._drawn(len(captions))]
         fields, box, bins = ground_image(
             self.row,
             _box(self.row),
@@ -289,6 +289,10 @@ class _Builder:
                 compose(f"{identifier}/region", source, target, self.vocabulary, self.options, **fields)
             )
         return out
+
+    def _drawn(self, count: int) -> int:
+        """Number of the caption that is learnt; evaluation, which may draw frames, takes the first."""
+        return int(self.rng.integers(count)) if self.training and self.rng is not None else 0
 
     def _load(self) -> dict[str, Any]:
         return load_media(

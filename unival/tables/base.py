@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unival.errors import ConfigError, DataError
+from unival.media.loader import MediaLoader
+from unival.media.source import DEFAULT_LIMITS, Limits
 from unival.tables.index import Index, open_index
 from unival.tables.row import Row
 
@@ -40,6 +42,10 @@ class Table(ABC):
     @abstractmethod
     def matching(self, accept: dict[str, Callable[[Any], bool]]) -> npt.NDArray[np.int64]:
         """Return, ascending, the numbers of the rows for which every column's test holds."""
+
+    def loader(self, limits: Limits = DEFAULT_LIMITS) -> MediaLoader:
+        """Return what reads the media that the rows refer to."""
+        return MediaLoader(self.media_root, os.path.dirname(os.path.abspath(self.path)), limits)
 
     def _position(self, index: int) -> int:
         size = len(self)

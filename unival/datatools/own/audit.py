@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unival.batching.batch import Example
 from unival.datatools.own.sample import evenly
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.specs import SpecOptions, TaskSpec
+from unival.specs.preparation import prepare_row
 from unival.tables import Row, Table
 from unival.vocabulary.vocabulary import Vocabulary
 
@@ -87,7 +89,7 @@ def audit(
     A bad row never stops the check; it becomes a :class:`Problem` with file, line and column.
     """
     found = Audit(rows=len(table))
-    full = MediaLoader(table.media_root, os.path.dirname(os.path.abspath(table.path)))
+    full = table.loader()
     lookup = _Lookup(full.root, full.table_dir)
     sampled = set(evenly(range(len(table)), decode))
     ids: set[str] = set()
@@ -96,7 +98,16 @@ def audit(
         try:
             row = table[number]
             place = row.place
-            _look(found, spec, row, full if number in sampled else lookup, options, vocabulary, ids)
+            examples = prepare_row(
+                spec,
+                row,
+                number,
+                full if number in sampled else lookup,
+                options,
+                vocabulary,
+                seed=options.seed,
+            )
+            _count(found, spec, row, examples, options, ids)
             found.decoded += number in sampled
         except MediaError as error:
             found.problems.append(Problem(place, str(error), "media"))
@@ -107,16 +118,9 @@ def audit(
     return found
 
 
-def _look(
-    found: Audit,
-    spec: TaskSpec,
-    row: Row,
-    media: MediaLoader,
-    options: SpecOptions,
-    vocabulary: Vocabulary,
-    ids: set[str],
+def _count(
+    found: Audit, spec: TaskSpec, row: Row, examples: list[Example], options: SpecOptions, ids: set[str]
 ) -> None:
-    examples = spec.examples(row, media, options, vocabulary)
     reference = spec.reference(row, options)
     if reference is None:
         found.without_target += 1
