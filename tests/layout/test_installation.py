@@ -102,9 +102,10 @@ def test_the_command_for_an_extra_fits_the_installation(
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     assert installation.install_extra("demo") == "pip install -e '.[demo]'"
     monkeypatch.setenv("PATH", os.defpath)
-    assert installation.install_extra("demo").endswith("python -m pip install -e '.[demo]'")
+    own = f"{Path(sys.executable).name} -m pip install -e"
+    assert installation.install_extra("demo").endswith(f"{own} '.[demo]'")
     monkeypatch.chdir(tmp_path)
-    assert installation.install_extra("demo").endswith(f"python -m pip install -e '{ROOT}[demo]'")
+    assert installation.install_extra("demo").endswith(f"{own} '{ROOT}[demo]'")
     monkeypatch.setattr(installation, "checkout", lambda: None)
     assert installation.install_extra("demo").endswith("pip install 'unival[demo]'")
     monkeypatch.setattr(
