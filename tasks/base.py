@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from argparse import Namespace
@@ -17,6 +16,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask
 
 from unival.batching.mixture import batches
+from unival.checkpoint.header import Header
 from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
@@ -317,7 +317,8 @@ class UnivalTask(LegacyFairseqTask):
         Raises:
             CheckpointError: another vocabulary, or another architecture.
         """
-        theirs, arch = _identity(filename)
+        header = Header.read(filename)
+        theirs, arch = header.fingerprint, header.arch
         if theirs is not None and theirs != self.vocabulary.fingerprint():
             raise CheckpointError(
                 f"{filename} was trained with another vocabulary (fingerprint {theirs[:12]}, "
@@ -338,18 +339,6 @@ class UnivalTask(LegacyFairseqTask):
 
     def max_positions(self) -> None:
         return None
-
-
-def _identity(filename: str) -> tuple[str | None, str | None]:
-    """Vocabulary fingerprint and architecture name that a checkpoint carries."""
-    from unival.core.torchfile import read_header
-
-    config = Path(filename) / "config.json"
-    if config.is_file():
-        meta = json.loads(config.read_text(encoding="utf-8"))
-        return meta.get("vocabulary"), meta.get("model", {}).get("arch")
-    header = read_header(filename)
-    return header["task_state"].get("unival", {}).get("fingerprint"), header["arch"]
 
 
 def _zero_gradient(model: Any) -> torch.Tensor:

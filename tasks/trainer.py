@@ -111,7 +111,7 @@ class UnivalTrainer(Trainer):
         return extra
 
     def _start_from_weights(self, filename: str) -> None:
-        from unival.checkpoint.load import load_folder
+        from unival.checkpoint.folder import load_folder
         from unival.core.torchfile import read_fairseq
         from unival.modeling.weights import load_into, modality_exceptions
 

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 
 from unival.checkpoint import load_checkpoint, load_into
 from unival.checkpoint.convert import convert
-from unival.checkpoint.identify import family_of, size_of
-from unival.checkpoint.load import config_of
+from unival.checkpoint.identify import config_of, family_of, size_of
 from unival.cli import main
 from unival.core.torchfile import read_fairseq
 from unival.errors import CheckpointError, ConfigError

@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unival.checkpoint.load import FORMAT as FORMAT
+    from unival.checkpoint.folder import FORMAT as FORMAT
+    from unival.checkpoint.folder import load_folder as load_folder
+    from unival.checkpoint.folder import save_folder as save_folder
+    from unival.checkpoint.header import Header as Header
     from unival.checkpoint.load import Loaded as Loaded
     from unival.checkpoint.load import load_checkpoint as load_checkpoint
-    from unival.checkpoint.load import load_folder as load_folder
-    from unival.checkpoint.load import save_folder as save_folder
-    from unival.checkpoint.load import vocabulary_for as vocabulary_for
     from unival.core.torchfile import read_fairseq as read_fairseq
     from unival.core.torchfile import read_header as read_header
     from unival.modeling.pretrained import load_bart as load_bart
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from unival.modeling.weights import modality_exceptions as modality_exceptions
 
 _HOME = {
-    "FORMAT": "unival.checkpoint.load",
+    "FORMAT": "unival.checkpoint.folder",
+    "Header": "unival.checkpoint.header",
     "Loaded": "unival.checkpoint.load",
     "load_checkpoint": "unival.checkpoint.load",
-    "load_folder": "unival.checkpoint.load",
-    "save_folder": "unival.checkpoint.load",
-    "vocabulary_for": "unival.checkpoint.load",
+    "load_folder": "unival.checkpoint.folder",
+    "save_folder": "unival.checkpoint.folder",
     "read_fairseq": "unival.core.torchfile",
     "read_header": "unival.core.torchfile",
     "load_bart": "unival.modeling.pretrained",

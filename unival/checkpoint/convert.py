@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from unival.checkpoint.export import export_fairseq, export_huggingface
+from unival.checkpoint.folder import save_folder
 from unival.checkpoint.identify import size_of
-from unival.checkpoint.load import Loaded, load_checkpoint, save_folder, vocabulary_for
+from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.errors import ConfigError, nearest
 from unival.vocabulary.prompts import check_overrides
 
@@ -34,8 +35,7 @@ def convert(
     if Path(out).resolve() == Path(source).resolve():
         raise ConfigError(f"'{out}' is the source itself; name another output")
     check_overrides(prompts or {})
-    loaded = load_checkpoint(source, weights, vocabulary_for(source, bpe_dir))
-    loaded.prompts = {**loaded.prompts, **(prompts or {})}
+    loaded = load_checkpoint(source, weights, bpe_dir=bpe_dir).with_prompts(prompts or {})
     if to == "fairseq":
         path = export_fairseq(loaded, out)
     elif to == "huggingface":
@@ -46,7 +46,7 @@ def convert(
 
 
 def _report(loaded: Loaded) -> list[str]:
-    model, meta = loaded.model, loaded.meta
+    model = loaded.model
     count = sum(p.numel() for p in model.parameters())
     task: dict[str, Any] = loaded.task
     named = " ".join(str(task[k]) for k in ("modality", "name") if k in task) or "the file does not say"
@@ -58,6 +58,6 @@ def _report(loaded: Loaded) -> list[str]:
         f"vocabulary: {len(loaded.vocabulary)} tokens ({loaded.vocabulary.fingerprint()[:12]})",
     ]
     lines += [f"prompt {name}: {text!r}" for name, text in loaded.prompts.items()]
-    if meta.get("ignored"):
-        lines.append(f"paths of the training machine, not used: {', '.join(meta['ignored'])}")
-    return lines + str(meta.get("report", "")).splitlines()
+    if loaded.ignored:
+        lines.append(f"paths of the training machine, not used: {', '.join(loaded.ignored)}")
+    return lines + loaded.report.splitlines()

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from unival.checkpoint.load import CODES_AND_BINS, Loaded, save_folder
+from unival.checkpoint.folder import save_folder
+from unival.checkpoint.header import CODES_AND_BINS
+from unival.checkpoint.load import Loaded
 from unival.core.files import replacing
 from unival.specs.reference import REFERENCE_TASKS
 

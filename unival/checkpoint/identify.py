@@ -1,4 +1,4 @@
-"""What a fairseq file holds: whose model, of which size, trained for which task with which settings.
+"""What the weights of a file show: whose model it is, of which size, with which networks.
 
 Facts that the weights show are read off the weights. Saved arguments add what weights cannot show; the paths
 in them, which are those of the machine that trained, are never used.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +16,8 @@ from torch import Tensor
 from unival.core.torchfile import FairseqFile
 from unival.errors import CheckpointError
 from unival.modeling.config import ARCHS, ModelConfig
+from unival.modeling.position import CODE_FILLERS
 from unival.modeling.weights import TIED
-from unival.vocabulary.prompts import PROMPTS
 
 OURS, UNIVAL, OFA, BART = "ours", "UnIVAL", "OFA", "BART"
 RELATIVE = "{}.token_rel_pos_table_list.0.weight"
@@ -37,21 +36,6 @@ SHOWN = {
 }
 TYPE_ROWS = {2: (False, False), 3: (False, True), 4: (True, False), 5: (True, True)}
 RESNETS = {(3, 4, 6): "resnet50", (3, 4, 23): "resnet101", (3, 8, 36): "resnet152"}
-
-# Task options of a released file that say nothing about using it: lists and folders of the training machine,
-# and a default list of two answers that the reference overrides by such a file.
-UNUSED = ("answers", "ans2label_dict", "ans2label_file", "prompts", "seed", "use_dataaug")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a checkpoint was trained for: task {"name", "modality"}, options of the task, prompts it replaced,
-    decoding {"mode", "settings"} of its validation. Empty where the file does not say."""
-
-    task: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-    prompts: dict[str, str] = field(default_factory=dict)
-    decoding: dict[str, Any] = field(default_factory=dict)
 
 
 def family_of(file: FairseqFile) -> str:
@@ -113,53 +97,6 @@ def size_of(config: ModelConfig) -> str:
     return f"own size ({layers}, width {options['encoder_embed_dim']})"
 
 
-def trained_for(file: FairseqFile, family: str) -> Trained:
-    """Return task, options, prompts and decoding of a file; those of a released one follow from its arguments.
-
-    Audio captioning of the released UnIVAL files asks about "the video" (reference behaviour); their prompt
-    is replaced accordingly.
-    """
-    if family == OURS:
-        ours = file.task_state["unival"]
-        given = {name: ours.get(name, {}) for name in ("task", "options", "prompts", "decoding")}
-        return Trained(**given)
-    from unival.specs import SpecOptions
-    from unival.specs.reference import REFERENCE_TASKS
-
-    named = str(file.args.get("task") or "")
-    task, modality = REFERENCE_TASKS.get(named, ("pretrain" if named == "unify_task" else "", ""))
-    plain = (bool, int, float, str)
-    options = {
-        f.name: file.args[f.name]
-        for f in fields(SpecOptions)
-        if f.name not in UNUSED
-        and not f.name.startswith("neg_")
-        and not f.name.endswith(("_path", "_file", "_statistics"))
-        and isinstance(file.args.get(f.name), plain)
-        and isinstance(f.default, (*plain, type(None)))
-    }
-    prompts = {}
-    if family == UNIVAL and (task, modality) == ("caption", "audio"):
-        prompts["caption.audio"] = PROMPTS["caption.video"]
-    entry = {"name": task, **({"modality": modality} if modality else {})} if task else {}
-    return Trained(entry, options, prompts, {"settings": settings} if (settings := _decoding(file)) else {})
-
-
-def _decoding(file: FairseqFile) -> dict[str, Any]:
-    """Decoding settings of a released file's validation, those that generation here knows."""
-    from argparse import ArgumentTypeError
-
-    from unival.core.options import parse_mapping
-    from unival.generate.settings import ALIASES, GenerationSettings
-
-    try:
-        given = parse_mapping(str(file.args.get("eval_args") or "{}"))
-    except ArgumentTypeError:
-        return {}
-    known = {f.name for f in fields(GenerationSettings)}
-    return {name: value for name, value in given.items() if ALIASES.get(name, name) in known}
-
-
 def ignored_paths(file: FairseqFile) -> list[str]:
     """Return the names of saved arguments that hold paths of the training machine."""
     return sorted(
@@ -167,3 +104,24 @@ def ignored_paths(file: FairseqFile) -> list[str]:
         for name, value in file.args.items()
         if isinstance(value, str) and re.match(r"(/|~|[A-Za-z]:\\)", value)
     )
+
+
+def config_of(file: FairseqFile, state: Mapping[str, Tensor]) -> ModelConfig:
+    """Return the model configuration of a fairseq file.
+
+    What the weights show (vocabulary size, modalities, code grid) is read off them, since saved arguments
+    of released files name networks and paths that the weights may not have.
+    """
+    table = state.get(TIED[0])
+    if table is None:
+        raise CheckpointError(f"'{file.path}' has no token table: it is not a model of this project")
+    args = {**file.args, **shown_options(state)}
+    for modality in ("video", "audio"):
+        if not any(k.startswith(f"encoder.embed_{modality}s.") for k in state):
+            args.pop(f"{modality}_encoder_name", None)
+    stages = {k.split(".")[2] for k in state if k.startswith("encoder.embed_images.")}
+    args["image_encoder_name"] = "timm_resnet" if "layer4" in stages else "resnet" if stages else "none"
+    grid = state.get("decoder.image_position_idx")
+    if grid is not None:
+        args["code_image_size"] = 8 * round((grid.numel() - 1 - CODE_FILLERS) ** 0.5)
+    return ModelConfig.from_reference(args, vocab_size=table.size(0))

@@ -5,7 +5,6 @@ Averaging weights makes sense for models finetuned from one initialisation (pape
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,17 +12,11 @@ from typing import Any
 
 import torch
 
+from unival.checkpoint.header import Header
 from unival.core.provenance import file_hash
-from unival.core.torchfile import read_header
 
 RELATED = 0.5  # cosine of two models' weights; two initialisations give about 0, one ancestor above 0.9
 COMPARED = 8  # matrices that the cosine is taken over
-
-
-def recorded_lineage(meta: dict[str, Any]) -> list[str] | None:
-    """Hashes of the ancestors that a checkpoint's description names, oldest first; None where it names none."""
-    found = meta.get("lineage")
-    return None if found is None else [str(digest) for digest in found]
 
 
 def lineage_through(path: str | Path) -> list[str]:
@@ -31,11 +24,7 @@ def lineage_through(path: str | Path) -> list[str]:
 
     Raises CheckpointError when the file is absent or unreadable.
     """
-    if Path(path).is_dir():
-        meta = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    else:
-        meta = read_header(path)["task_state"].get("unival", {})
-    return [*(recorded_lineage(meta) or []), file_hash(path)]
+    return [*(Header.read(path).lineage or []), file_hash(path)]
 
 
 def strangers(names: Sequence[str], lineages: Sequence[Sequence[str] | None]) -> list[tuple[int, int]]:

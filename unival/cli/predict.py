@@ -104,10 +104,10 @@ def _table(args: argparse.Namespace, work: Path) -> str:
 
 def _asked(args: argparse.Namespace) -> tuple[str, str]:
     """Return task and modality: the command line's, else those the checkpoint was trained for."""
-    from unival.evaluate.prepare import trained_for
+    from unival.checkpoint.header import Header
     from unival.specs.reference import resolve_task
 
-    trained = trained_for(Path(args.checkpoint))
+    trained = Header.read(args.checkpoint).task
     name = args.task or trained.get("name")
     if name is None or name == "pretrain":
         raise ConfigError(

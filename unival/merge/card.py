@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unival.checkpoint.load import FORMAT
+from unival.checkpoint.folder import FORMAT
 from unival.merge.checks import Plan
 from unival.merge.methods import METHODS
 from unival.merge.recipe import MergeRecipe
@@ -27,24 +27,22 @@ def describe(
 
     Task and decoding settings are kept where all models agree; the same inputs give the same file.
     """
-    tasks = [source.meta.get("task") or {} for source in sources]
+    tasks = [source.header.task for source in sources]
     same_task = all(task == tasks[0] for task in tasks)
     digests = [hashes[model.path] for model in recipe.models]
-    ancestors = [h for source in sources for h in source.lineage or ()]
-    known = all(source.lineage is not None for source in sources)
+    ancestors = [h for source in sources for h in source.header.lineage or ()]
+    known = all(source.header.lineage is not None for source in sources)
     return {
         "format": FORMAT,
         "model": made.config.to_dict(),
         "vocabulary": sources[0].vocabulary.fingerprint(),
-        "prompts": sources[0].prompts,
+        "prompts": sources[0].header.all_prompts,
         "weights": sources[0].weights,
-        **_agreed([{"family": source.meta.get("family", "ours")} for source in sources]),
+        **_agreed([{"family": source.header.family} for source in sources]),
         **(
-            {"task": tasks[0], "decoding": _agreed([s.meta.get("decoding") or {} for s in sources])}
-            if same_task
-            else {}
+            {"task": tasks[0], "decoding": _agreed([s.header.decoding for s in sources])} if same_task else {}
         ),
-        "task_options": _agreed([source.meta.get("task_options") or {} for source in sources]),
+        "task_options": _agreed([source.header.options for source in sources]),
         **({"lineage": list(dict.fromkeys([*ancestors, *digests]))} if known else {}),
         "merge": {
             "method": recipe.method,

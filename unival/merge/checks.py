@@ -89,7 +89,7 @@ def ancestry_warnings(sources: Sequence[Source], names: Sequence[str], hashes: S
     A model counts as its own ancestor, so that a model and its finetuned successor are related.
     """
     lines = [
-        None if source.lineage is None else [*source.lineage, digest]
+        None if (line := source.header.lineage) is None else [*line, digest]
         for source, digest in zip(sources, hashes, strict=True)
     ]
     warnings = [
@@ -121,7 +121,7 @@ def _vocabularies(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
 def _prompts(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
     found: dict[str, dict[str, list[str]]] = {}
     for source, name in zip(sources, names, strict=True):
-        for prompt, text in source.prompts.items():
+        for prompt, text in source.header.all_prompts.items():
             found.setdefault(prompt, {}).setdefault(text, []).append(name)
     return [
         f"prompt '{prompt}': " + ", ".join(f"'{text}' in {', '.join(who)}" for text, who in texts.items())

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from unival.checkpoint.load import WEIGHTS, new_folder, write_config
+from unival.checkpoint.folder import WEIGHTS, new_folder, write_config
 from unival.core.provenance import file_hash
 from unival.errors import CheckpointError, ConfigError
 from unival.merge.card import describe, write_card

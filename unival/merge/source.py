@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import mmap
 import re
 import sys
@@ -12,20 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unival.checkpoint.identify import family_of, trained_for
-from unival.checkpoint.lineage import recorded_lineage
-from unival.checkpoint.load import CONFIG, HEADS, WEIGHTS, config_of, vocabulary_for
+from unival.checkpoint.folder import WEIGHTS, config_in, read_config
+from unival.checkpoint.header import Header
+from unival.checkpoint.identify import config_of
+from unival.checkpoint.load import HEADS, check_size
 from unival.core.torchfile import FairseqFile, read_fairseq
 from unival.errors import CheckpointError, ConfigError
 from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
 from unival.modeling.config import ModelConfig
 from unival.modeling.weights import COMPUTED, TIED
-from unival.vocabulary.prompts import PROMPTS
 from unival.vocabulary.vocabulary import Vocabulary
 
 DONTNEED = 4  # MADV_DONTNEED
@@ -35,8 +33,7 @@ DONTNEED = 4  # MADV_DONTNEED
 class Source:
     """A model to merge. ``read`` gives a fresh copy of a tensor; tied copies and computed tables have no key.
 
-    ``weights`` is "raw" or "ema"; ``lineage`` None where the checkpoint does not record its ancestors;
-    ``meta`` holds task, task_options, prompts and decoding as a checkpoint folder names them.
+    ``weights`` is "raw" or "ema".
     """
 
     path: str
@@ -45,18 +42,11 @@ class Source:
     config: ModelConfig
     vocabulary: Vocabulary
     weights: str
-    lineage: list[str] | None
-    meta: dict[str, Any]
+    header: Header
 
     @property
     def nbytes(self) -> int:
         return sum(spec.nbytes for spec in self.specs.values())
-
-    @property
-    def prompts(self) -> dict[str, str]:
-        """All prompt templates as this model was trained with them."""
-        kept = self.meta.get("prompts") or self.meta.get("task_options", {}).get("prompts") or {}
-        return {**PROMPTS, **kept}
 
 
 def open_source(path: str | Path, weights: str | None, work: Path, bpe_dir: str | None = None) -> Source:
@@ -71,19 +61,13 @@ def open_source(path: str | Path, weights: str | None, work: Path, bpe_dir: str 
 
 
 def _folder(path: Path, weights: str | None) -> Source:
-    try:
-        meta = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        config = ModelConfig.from_dict(meta["model"])
-    except FileNotFoundError:
-        raise CheckpointError(f"'{path}' is not a checkpoint folder: '{CONFIG}' is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from None
-    kind = meta.get("weights", "raw")
+    meta = read_config(path)
+    header = Header.of_config(path, meta)
+    kind = str(header.weights)
     if weights is not None:
         _check_kind(path, kind, weights)
     file = TensorFile(path / WEIGHTS)
-    vocabulary = Vocabulary.load(path)
-    return Source(str(path), file.specs, file.read, config, vocabulary, kind, recorded_lineage(meta), meta)
+    return Source(str(path), file.specs, file.read, config_in(meta), header.vocabulary(), kind, header)
 
 
 def _check_kind(path: Path, kind: str, weights: str) -> None:
@@ -101,30 +85,14 @@ def _fairseq(path: Path, weights: str | None, work: Path, bpe_dir: str | None) -
             "'weights: raw' or 'weights: ema', for all models alike"
         )
     file = read_fairseq(path)
-    family, ours = family_of(file), file.task_state.get("unival", {})
-    if file.ema is None and "weights" in ours:  # an exported file holds one set of weights and says which
-        _check_kind(path, ours["weights"], weights)
+    header = Header.of_file(file)
+    if header.weights is not None:  # an exported file holds one set of weights and says which
+        _check_kind(path, header.weights, weights)
         state = file.model
     else:
         state, _ = file.weights(weights)
-    config = config_of(file, state)
-    if "vocabulary" in ours:
-        vocabulary: Vocabulary | None = Vocabulary.from_dict(ours["vocabulary"])
-    else:
-        vocabulary = vocabulary_for(path, bpe_dir)
-    assert vocabulary is not None, "a file carries one or needs one"
-    if len(vocabulary) != config.vocab_size:
-        raise CheckpointError(
-            f"'{path}' has {config.vocab_size} tokens, the vocabulary {len(vocabulary)}; give the file's own"
-        )
-    trained = trained_for(file, family)
-    meta = {
-        "task": trained.task,
-        "task_options": trained.options,
-        "prompts": trained.prompts,
-        "decoding": trained.decoding,
-        "family": ours.get("family", family),
-    }
+    config, vocabulary = config_of(file, state), header.vocabulary(bpe_dir)
+    check_size(path, config.vocab_size, vocabulary)
     state = _distinct(state, config)
     specs = {key: Spec(tuple(value.shape), value.dtype) for key, value in state.items()}
     if zipfile.is_zipfile(path):
@@ -133,7 +101,7 @@ def _fairseq(path: Path, weights: str | None, work: Path, bpe_dir: str | None) -
         read = _staged(state, specs, Path(mkdtemp(dir=work)) / WEIGHTS).read
         state = {}
     _release(file)
-    return Source(str(path), specs, read, config, vocabulary, weights, recorded_lineage(ours), meta)
+    return Source(str(path), specs, read, config, vocabulary, weights, header)
 
 
 def _release(file: FairseqFile) -> None:

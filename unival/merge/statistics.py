@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unival.batching.batch import collate
-from unival.checkpoint.load import WEIGHTS
+from unival.checkpoint.folder import WEIGHTS
 from unival.errors import ConfigError
 from unival.merge.tables import Measured, examples
 from unival.merge.tensorfile import TensorFile

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unival.checkpoint.load import Loaded, load_checkpoint, vocabulary_for
+from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.errors import ConfigError, nearest
 from unival.media import MediaError
 from unival.media.memory import EXPECTED
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from unival.predict.inference import Inference, Prediction
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-LISTS = ("answers", "ans2label_dict", "ans2label_file")  # the options that name a closed list
 KEPT = 32  # prepared decoders per predictor; each new list of answers makes one
 
 Results = Result | list[Result]
@@ -50,7 +49,7 @@ def load(
     """
     path = _resolve(checkpoint)
     return Predictor(
-        load_checkpoint(path, weights, vocabulary_for(path, bpe_dir)),
+        load_checkpoint(path, weights, bpe_dir=bpe_dir),
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -101,6 +100,7 @@ class Predictor:
     ) -> None:
         import torch
 
+        from unival.checkpoint.resolve import laid_over
         from unival.specs import SpecOptions
 
         if precision not in PRECISIONS:
@@ -111,10 +111,8 @@ class Predictor:
             raise ConfigError(f"batch_size is {batch_size}: at least 1 is needed")
         self.device, self.precision, self.batch_size = _device(device), precision, batch_size
         self.loaded, self.name, self.limits = loaded, name, limits
-        kept = loaded.kept_options()
-        if set(LISTS) & set(options):
-            kept = _without_lists(kept)
-        self.options = SpecOptions.from_options(**{**kept, **options})
+        self.given = options
+        self.options = SpecOptions.from_options(**laid_over(loaded.header.kept_options(), options))
         self.model = loaded.model.to(self.device).to(getattr(torch, precision)).eval()
         self._decoders: dict[str, Inference] = {}
         self._lock = threading.Lock()
@@ -311,23 +309,16 @@ class Predictor:
         with self._lock:
             if key in self._decoders:
                 return self._decoders[key]
-        from unival.core.options import to_dict
+        from unival.checkpoint.resolve import Wanted, laid_over, resolve
         from unival.predict.inference import Inference
-        from unival.specs import SpecOptions, get_spec
 
-        spec = get_spec(task, modality)
-        kept = to_dict(self.options)
-        if "answers" in chosen or mode == "open":
-            kept = _without_lists(kept)
-        trained = self.loaded.task
-        own = trained.get("name") == task and trained.get("modality", modality) == modality
-        validated = self.loaded.decoding if own else {}
-        settings = {**(validated.get("settings") or {}), **decoding}
-        beams = {**spec.generation, **settings}.get("beam", 1)
+        asked = Wanted(task, modality, mode, laid_over(self.given, chosen), decoding)
+        what = resolve(self.loaded.header, asked)
+        settings = what.decoding
+        beams = {**what.spec.generation, **settings}.get("beam", 1)
         if n_best > beams and "beam" not in decoding:
             settings["beam"] = n_best
-        options = SpecOptions.from_options(**{**kept, **chosen})
-        made = Inference(spec, options, self.loaded.vocabulary, settings, mode or validated.get("mode"))
+        made = Inference(what.spec, what.options, self.loaded.vocabulary, settings, what.mode)
         with self._lock:
             if len(self._decoders) >= KEPT:
                 self._decoders.pop(next(iter(self._decoders)))
@@ -360,10 +351,6 @@ def _distribution(scored: Sequence[tuple[Any, float]]) -> dict[str, float]:
     shares = {str(answer): math.exp(score - best) for answer, score in scored}
     total = sum(shares.values())
     return {answer: share / total for answer, share in shares.items()}
-
-
-def _without_lists(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in LISTS}
 
 
 def _device(name: str | None) -> str:

@@ -1,0 +1,163 @@
+"""Checkpoint folders of our own: config.json, model.safetensors and the vocabulary, written all or nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unival.errors import CheckpointError
+from unival.modeling.config import ModelConfig
+from unival.modeling.weights import COMPUTED, TIED, load_into
+
+if TYPE_CHECKING:
+    from unival.modeling.model import UnIVAL
+    from unival.vocabulary.vocabulary import Vocabulary
+
+CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
+
+
+def save_folder(
+    folder: str | Path,
+    model: UnIVAL,
+    vocabulary: Vocabulary,
+    prompts: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write config.json, model.safetensors and the vocabulary files, all or nothing.
+
+    ``extra`` joins config.json; ``files`` are further text files by name.
+    Everything is written beside ``folder`` and moved into place, so a kill leaves the old one or the new one.
+    """
+    from safetensors.torch import save_file
+
+    if len(vocabulary) != model.config.vocab_size:
+        raise CheckpointError(
+            f"the vocabulary has {len(vocabulary)} tokens, the model {model.config.vocab_size}; "
+            "save a model with its own vocabulary"
+        )
+    meta = {
+        "format": FORMAT,
+        "model": model.config.to_dict(),
+        "vocabulary": vocabulary.fingerprint(),
+        "prompts": dict(prompts or {}),
+        **(extra or {}),
+    }
+    state = model.state_dict()
+    tied = [k for k in TIED[1:] if state[k].data_ptr() == state[TIED[0]].data_ptr()]
+    names = [k for k in state if k not in tied and not COMPUTED.search(k)]
+    kept = {k: state[k].detach().cpu().contiguous() for k in names}
+    with new_folder(folder) as temporary:
+        save_file(kept, temporary / WEIGHTS, metadata={"format": "pt"})
+        vocabulary.save(temporary)
+        write_config(temporary, meta)
+        for name, text in (files or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+    return Path(folder)
+
+
+def write_config(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write the config.json of a checkpoint folder."""
+    (folder / CONFIG).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a folder to write a checkpoint into, which then takes the place of ``folder``, all or nothing.
+
+    Raises CheckpointError when ``folder`` holds something other than a checkpoint.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder / CONFIG).exists() and any(folder.iterdir()):
+        raise CheckpointError(f"'{folder}' exists and is not a checkpoint; choose another folder")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        os.chmod(temporary, 0o755)
+        _swap_in(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap_in(new: Path, place: Path) -> None:
+    """Move ``new`` to ``place``; what was there ends up in ``new``'s name, to be removed.
+
+    Linux can exchange two folders in one step; elsewhere there is an instant with neither in place.
+    """
+    if not place.exists():
+        os.replace(new, place)
+        return
+    if sys.platform == "linux":
+        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        rename = getattr(ctypes.CDLL(None), "renameat2", None)
+        if rename is not None and rename(here, os.fsencode(new), here, os.fsencode(place), exchange) == 0:
+            return
+    aside = new.with_name(new.name + "-old")
+    os.replace(place, aside)
+    os.replace(new, place)
+    os.replace(aside, new)
+
+
+def load_folder(folder: str | Path) -> tuple[UnIVAL, Vocabulary, dict[str, Any]]:
+    """Read what :func:`save_folder` wrote: model in evaluation mode, vocabulary, contents of config.json.
+
+    Raises CheckpointError for a missing or damaged file, or a vocabulary that is not the model's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from unival.modeling.build import build_from_config
+    from unival.modeling.undrawn import Undrawn
+    from unival.vocabulary.vocabulary import Vocabulary
+
+    folder = Path(folder)
+    meta = read_config(folder)
+    try:
+        state = load_file(folder / WEIGHTS)
+    except FileNotFoundError:
+        raise CheckpointError(f"'{folder}' is not a complete checkpoint: '{WEIGHTS}' is missing") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint '{folder}' is damaged: {error}") from None
+    vocabulary = Vocabulary.load(folder)
+    if vocabulary.fingerprint() != meta.get("vocabulary"):
+        raise CheckpointError(f"the vocabulary in '{folder}' is not the one the model was saved with")
+    with Undrawn():
+        model = build_from_config(config_in(meta))
+    load_into(model, state)
+    return model.eval(), vocabulary, meta
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Return the config.json of a checkpoint folder.
+
+    Raises CheckpointError when it is absent, damaged, or of a newer version.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        config_in(meta)
+        newer = meta["format"] > FORMAT
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"'{folder}' is not a complete checkpoint: '{CONFIG}' is missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint '{folder}' is damaged: {CONFIG}: {error}") from None
+    if newer:
+        raise CheckpointError(f"'{folder}' was written by a newer version (format {meta['format']})")
+    return meta
+
+
+def config_in(meta: Mapping[str, Any]) -> ModelConfig:
+    """Return the model configuration in the contents of a config.json."""
+    return ModelConfig.from_dict(meta["model"])
