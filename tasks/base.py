@@ -16,7 +16,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask
 
 from unival.batching.mixture import batches
-from unival.checkpoint.header import Header
+from unival.checkpoint.header import Header, released_vocabulary
 from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
@@ -76,13 +76,8 @@ class UnivalTask(LegacyFairseqTask):
     def setup_task(cls, args: Namespace, **kwargs: Any) -> UnivalTask:
         """Read the vocabulary and make the task."""
         cfg = cli_options.from_namespace(args, TaskOptions)
-        if not cfg.bpe_dir:
-            raise ConfigError(
-                "--bpe-dir is missing: give the folder of a vocabulary (make one with 'unival data vocabulary')"
-            )
         cfg.log_leftovers()
-        vocabulary = Vocabulary.load(cfg.bpe_dir, num_codes=cfg.code_dict_size, num_bins=cfg.num_bins)
-        return cls(args, vocabulary)
+        return cls(args, _vocabulary(args, cfg))
 
     # data
 
@@ -339,6 +334,28 @@ class UnivalTask(LegacyFairseqTask):
 
     def max_positions(self) -> None:
         return None
+
+
+def _vocabulary(args: Namespace, cfg: TaskOptions) -> Vocabulary:
+    """``--bpe-dir``, else the vocabulary of the checkpoint that the run starts from, else the released files.
+
+    A checkpoint without a vocabulary takes the released files, as everywhere (checkpoint.header).
+    """
+    counts = {"num_codes": cfg.code_dict_size, "num_bins": cfg.num_bins}
+    if cfg.bpe_dir:
+        return Vocabulary.load(cfg.bpe_dir, **counts)
+    for start in (getattr(args, "finetune_from_model", None), getattr(args, "restore_file", None)):
+        if start and Path(start).exists():
+            logger.info(f"vocabulary of {start}, since --bpe-dir is not given")
+            return Header.read(start).vocabulary(counts=counts)
+    folder = released_vocabulary()
+    if not (folder / "dict.txt").is_file():
+        raise ConfigError(
+            f"--bpe-dir is missing, and there is no vocabulary in '{folder}': give the folder of one (make one with "
+            "'unival data vocabulary', fetch the released one with 'unival download bpe')"
+        )
+    logger.info(f"vocabulary of {folder}, since --bpe-dir is not given")
+    return Vocabulary.load(folder, **counts)
 
 
 def _zero_gradient(model: Any) -> torch.Tensor:

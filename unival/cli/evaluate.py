@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--selected-cols", help="columns of a headerless TSV")
     parser.add_argument("--image-dir", help="folder or .tar that relative media paths start from")
-    parser.add_argument("--bpe-dir", help="vocabulary folder, for released files, which carry none")
+    parser.add_argument(
+        "--bpe-dir",
+        help="vocabulary folder, for released files, which carry none (default: bpe below UNIVAL_WEIGHTS)",
+    )
     parser.add_argument("--mode", choices=MODES, help="answers: open; or from a closed list by trie or rank")
     parser.add_argument(
         "--eval-args", type=cli_options.parse_mapping, default={}, help="decoding settings (JSON)"

@@ -27,7 +27,10 @@ def add_service(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for other machines (default: 127.0.0.1)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the GPU when there is one)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--bpe-dir", help="vocabulary folder, for released files, which carry none")
+    parser.add_argument(
+        "--bpe-dir",
+        help="vocabulary folder, for released files, which carry none (default: bpe below UNIVAL_WEIGHTS)",
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
