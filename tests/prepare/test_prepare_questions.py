@@ -27,6 +27,7 @@ def annotations(**humans: list[str]) -> dict:
     }
 
 
+WITHOUT_VG = ("--vg-questions", "none")
 YES = ["yes"] * 10
 RED = ["Red."] * 2 + ["pink"] + ["dark red"] * 7
 
@@ -52,7 +53,7 @@ def vqa(place):
 
 
 def test_vqa_trains_on_train_and_val_without_the_reserved_images(vqa):
-    code, text = vqa.run("vqa", "--reserved-images", "2", "--min-answer-count", "2")
+    code, text = vqa.run("vqa", *WITHOUT_VG, "--reserved-images", "2", "--min-answer-count", "2")
     assert code == 0, text
     train = vqa.rows("vqa_data/vqa_train_1.tsv", "vqa")
     val = vqa.rows("vqa_data/vqa_val.tsv", "vqa")
@@ -60,7 +61,7 @@ def test_vqa_trains_on_train_and_val_without_the_reserved_images(vqa):
     assert sum(r["image"].startswith("val2014/") for r in train) == 2
     assert not (vqa.out / "vqa_data/vqa_fullval.tsv").exists()
     row = next(r for r in train if r["id"] == "1001")
-    assert row["answer"] == "1.0|!+dark red&&0.6667|!+red&&0.3333|!+pink"
+    assert row["answer"] == "1.0|!+dark red", "of its answers, one is in the closed list"
     assert row["image"] == "train2014/COCO_train2014_000000000001.jpg"
     dropped = vqa.dropped("vqa")
     assert dropped["no answer of the closed list, vqa_data/vqa_train"] == 1
@@ -75,6 +76,9 @@ def test_vqa_trains_on_train_and_val_without_the_reserved_images(vqa):
 
 def test_vqa_train_only_gives_the_whole_validation_set(vqa):
     arguments = (
+        *WITHOUT_VG,
+        "--rows-per",
+        "question",
         "--reserved-images",
         "2",
         "--min-answer-count",
@@ -91,7 +95,7 @@ def test_vqa_train_only_gives_the_whole_validation_set(vqa):
     assert len(full) == 6 and not {r["image"] for r in train} & {r["image"] for r in full}
     assert vqa.dropped("vqa")["medium is also in an evaluation split"] == 1
     answers = next(r for r in train if r["id"] == "1001")["answer"]
-    assert answers == "0.3|!+dark red&&0.3|!+red&&0.3|!+pink", "trap T35: equal, one decimal"
+    assert answers == "0.3|!+dark red", "trap T35: equal, one decimal"
 
 
 def test_visual_genome_questions_join_and_coco_images_are_known(vqa):
@@ -107,11 +111,16 @@ def test_visual_genome_questions_join_and_coco_images_are_known(vqa):
     (row,) = [r for r in vqa.rows("vqa_data/vqa_train_1.tsv", "vqa") if r["id"].startswith("vg")]
     assert (row["id"], row["image"], row["answer"]) == ("vg1", "VG_100K_2/7.jpg", "1.0|!+yes")
     part = vqa.rows("pretrain_ours/parts/vqa_qa.tsv", "pretrain")
-    assert {r["type"] for r in part} == {"qa"} and "vqa_vg1" in {r["id"] for r in part}
+    assert {r["type"] for r in part} == {"qa"} and "vqa_vg1" not in {r["id"] for r in part}
+    (row,) = vqa.rows("pretrain_ours/parts/vqa_vg_qa.tsv", "pretrain")
+    assert (row["id"], row["dataset"], row["refs"]) == ("vqa_vg_vg1", "vqa_vg", "1.0|!+yes")
 
 
 def test_confidences():
-    assert confidences(["a dog", "Dog", "two", "2", "2", "the"]) == {"2": 1.0, "dog": 0.6667}
+    assert confidences(["a dog", "Dog", "two", "2", "2", "the"]) == pytest.approx({"2": 5 / 6, "dog": 5 / 9})
+    of_ten = [confidences(["red"] * n + ["pink"] * (10 - n))["red"] for n in range(1, 6)]
+    assert of_ten == pytest.approx([0.3, 0.6, 0.9, 1.0, 1.0], abs=1e-12), "official VQA accuracy"
+    assert confidences(["A Dog."]) == {"dog": 1.0}, "one person was asked"
     assert list(confidences([str(n) for n in range(10, 20)], "equal").values()) == [0.1] * 10
     assert confidences(["x y"] * 10, "equal") == {"x y": 1.0}
 
@@ -148,7 +157,7 @@ def test_vizwiz(place):
         "no answer, vqa_data/vizwiz_acc_val": 1,
     }
     (test,) = place.rows("vqa_data/vizwiz_test.tsv", "vqa")
-    assert test["answer"] == "" and test["id"] == "VizWiz_test_00000000"
+    assert test["answer"] == "" and test["id"] == "VizWiz_test_00000000.jpg", "the id of VizWiz's own files"
 
 
 def test_gqa_from_a_folder_of_files(place):

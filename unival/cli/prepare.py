@@ -34,11 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help=f"{option.help} (default: {option.default})",
             )
         add("--media-root", metavar="PLACE", help="folder or .tar with the media (default: the data root)")
-        add(
-            "--media-name",
-            metavar="TEMPLATE",
-            help=f"name of a medium below the media root (default: '{corpus.media.replace('%', '%%')}')",
-        )
+        for place, template in {"": corpus.media, **corpus.roots}.items():
+            before = f"{place}-" if place else ""
+            if place:
+                add(f"--{before}media-root", metavar="PLACE", help="the same (default: --media-root)")
+            add(
+                f"--{before}media-name",
+                metavar="TEMPLATE",
+                help=f"name of a medium below that root (default: '{template.replace('%', '%%')}')",
+            )
         add(
             "--check-media", action="store_true", help="leave out rows whose medium is missing, and list them"
         )
@@ -124,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
                 base=base,
                 media_root=Path(args.media_root) if args.media_root else None,
                 media_name=args.media_name,
+                roots={n: Path(place) for n in corpus.roots if (place := values[f"{n}-media-root"])},
+                names={n: name for n in corpus.roots if (name := values[f"{n}-media-name"])},
                 files=files,
                 options={o.name: values[o.name] for o in corpus.options},
                 check_media=args.check_media,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unival.specs import SpecOptions, TaskSpec
+from unival.specs.answers import human_answers
 from unival.tables import Table
 
 
@@ -49,8 +50,7 @@ def gather(
             references[key] = known + [text for text in reference if text not in known]
         elif key not in groups:
             names[key], references[key] = name, reference
-            answers = row.get("answers", None) or row.get("answer", None)
-            raw[key] = answers if isinstance(answers, list) else None
+            raw[key] = human_answers(row)
         groups.setdefault(key, []).append(number)
     return [Item(names[key], rows[0], tuple(rows), references[key], raw[key]) for key, rows in groups.items()]
 

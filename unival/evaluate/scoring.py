@@ -81,8 +81,8 @@ def check_answers(
     without = [name for name, raw in zip(ids, raw_answers, strict=True) if not isinstance(raw, list)]
     if without:
         raise DataError(
-            "the official VQA accuracy needs every row's human answers as a list (JSONL, column 'answers'); "
-            f"they are not a list in {listing(without)}. Or leave --protocol official out."
+            "the official VQA accuracy needs every row's human answers as a list: column 'human_answers' of prepared "
+            f"tables, or 'answers' in JSONL; there is none in {listing(without)}. Or leave --protocol official out."
         )
 
 

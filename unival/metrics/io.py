@@ -14,7 +14,7 @@ from unival.errors import ConfigError, DataError
 
 TASKS = ("caption", "vqa", "grounding", "entailment")
 _IDS = {"caption": "image_id", "vqa": "question_id", "grounding": "uniq_id", "entailment": "uniq_id"}
-_ID_NAMES = ("id", "image_id", "question_id", "uniq_id", "video_id", "audio_id")
+_ID_NAMES = ("id", "image_id", "question_id", "uniq_id", "video_id", "audio_id", "image")  # the last: VizWiz
 _PREDICTION = {"caption": "caption", "vqa": "answer", "grounding": "box", "entailment": "answer"}
 _REFERENCE = {
     "caption": ("references", "captions", "caption"),
@@ -213,11 +213,16 @@ def _answers(value: Any, path: str | Path, line: int | None) -> Any:
 def write_results(path: str | Path, predictions: Mapping[Any, Any], task: str) -> None:
     """Write a result file as EvalAI and the COCO tools read it: a JSON list, sorted by id, atomically.
 
-    Ids that are whole numbers become numbers (the official tools compare them with numbers).
+    Ids that are whole numbers become numbers (the official tools compare them with numbers). Answers whose ids are
+    names of pictures are VizWiz's, where the key is ``image``.
     """
     _check_task(task)
     rows: list[dict[str, Any]] = []
+    pictures = bool(predictions) and all(
+        str(key).lower().endswith((".jpg", ".jpeg", ".png")) for key in predictions
+    )
+    name = "image" if task == "vqa" and pictures else _IDS[task]
     for key, value in predictions.items():
-        rows.append({_IDS[task]: convert_id(key, "int"), _PREDICTION[task]: value})
-    rows.sort(key=lambda row: (isinstance(row[_IDS[task]], str), row[_IDS[task]]))
+        rows.append({name: convert_id(key, "int"), _PREDICTION[task]: value})
+    rows.sort(key=lambda row: (isinstance(row[name], str), row[name]))
     write_text(path, json.dumps(rows, ensure_ascii=False))

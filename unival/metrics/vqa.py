@@ -108,11 +108,14 @@ def _accuracy(answer: str, humans: list[str]) -> float:
     # Official quirk: unanimous humans are compared without any normalisation.
     if len(set(humans)) > 1:
         answer, humans = normalise_answer(answer), [normalise_answer(text) for text in humans]
-    matches = sum(text == answer for text in humans)
-    total = 0.0
-    for text in humans:
-        total += min(1.0, (matches - (text == answer)) / 3)
-    return total / len(humans)
+    return accuracy_of(sum(text == answer for text in humans), len(humans))
+
+
+def accuracy_of(matches: int, people: int) -> float:
+    """Accuracy of an answer that ``matches`` of ``people`` gave: the mean, over the people, of min(1, n/3) for
+    n others who gave it. Of ten people: 0, 0.3, 0.6, 0.9, then 1."""
+    agreeing, others = min(1.0, (matches - 1) / 3), min(1.0, matches / 3)
+    return (matches * agreeing + (people - matches) * others) / people
 
 
 def vqa_accuracy(

@@ -88,6 +88,24 @@ def _read_answers(value: Any) -> dict[str, float]:
     return parse_answers(str(value))
 
 
+def human_answers(row: Row) -> list[Any] | None:
+    """Return what each person answered, None where the row does not say: the official accuracy counts them.
+
+    A list in ``answers`` or ``answer`` (JSONL), or ``human_answers``, which prepared tables hold as JSON. Raises
+    DataError for text in ``human_answers`` that is no JSON list.
+    """
+    for column in ("answers", "answer"):
+        if isinstance(value := row.get(column), list):
+            return value
+    said = row.get("human_answers")
+    if isinstance(said, str) and said:
+        try:
+            said = json.loads(said)
+        except ValueError:
+            raise bad_value(row, "human_answers", f"expected a JSON list, got {shorten(said)}") from None
+    return said if isinstance(said, list) else None
+
+
 def label_of(row: Row, column: str, names: Mapping[str, str]) -> str | None:
     """Return the canonical label of a column (``names``: spelling -> canonical), None when absent."""
     value = row.get(column)

@@ -42,6 +42,7 @@ class VqaSpec(AnswerSpec):
             Field("answer", False, f"{answers}; needed for training and scores", target=True),
             Field("answers", False, "another name of 'answer'", target=True),
             Field("objects", False, "object names joined by &&, used with add_object"),
+            Field("human_answers", False, "what each person said, a JSON list; for the official accuracy"),
         )
 
     @property

@@ -117,6 +117,8 @@ class DelimitedTable(FileTable):
                 path=self.path,
                 line=1,
             )
+        if layout.further and len(layout.columns) + 1 == self._width:
+            positions.setdefault(layout.further, len(layout.columns))
         return positions
 
     def _parse(self, raw: bytes, record: int) -> list[str]:

@@ -15,11 +15,13 @@ from unival.errors import ConfigError, nearest
 @dataclass(frozen=True)
 class Layout:
     """``columns``: what each file column holds. ``orders``: the canonical names that a selection of that
-    many columns stands for. ``selected_cols``: the reference's default selection."""
+    many columns stands for. ``selected_cols``: the reference's default selection. ``further``: the name of a column
+    behind these that the reference does not have; it is read wherever a file has it."""
 
     columns: tuple[str, ...]
     selected_cols: str
     orders: tuple[tuple[str, ...], ...]
+    further: str = ""
 
     def positions(self, selected_cols: str | Sequence[int] | None = None) -> dict[str, int]:
         """Return canonical name -> 0-based file column.
@@ -57,7 +59,7 @@ def _caption(media: str) -> Layout:
 def _vqa(media: str) -> Layout:
     order = ("id", media, "question", "answer", "objects")
     columns = ("id", f"{media}-id", "question", "answers", "objects", media)
-    return Layout(columns, "0,5,2,3,4", (order, (*order, "caption")))
+    return Layout(columns, "0,5,2,3,4", (order, (*order, "caption")), "human_answers")
 
 
 _PRETRAIN = ("id", "media", "caption", "question", "refs", "objects", "dataset", "type")

@@ -120,7 +120,7 @@ NOCAPS = Corpus(
     tables=(
         Table("caption_data/nocaps_val", "caption", ("val",), joined=True),
         *(
-            Table(f"caption_data/nocaps_{name}_val", "caption", ("val",), group=name, joined=True)
+            Table(f"caption_data/nocaps_{name}_val", "caption", ("val",), groups=(name,), joined=True)
             for name in _DOMAINS.values()
         ),
         Table("caption_data/nocaps_test", "jsonl", ("test",)),

@@ -83,20 +83,25 @@ class Sources:
     ) -> None:
         self.seed = seed
         self.options = {o.name: o.default for o in corpus.options} | dict(options or {})
+        given = dict(given or {})
         # records are read twice; of a corpus's many files the last few are kept
         self._json, self._pickle = lru_cache(maxsize=4)(_read_json), lru_cache(maxsize=2)(_read_pickle)
         self._made: dict[str, Any] = {}
         self.paths: dict[str, Path] = {}
         self.absent: list[str] = []
         for source in corpus.sources:
-            named = (given or {}).get(source.name)
+            named = given.get(source.name)
             path = Path(named) if named else folder / source.file
+            if source.refusable and named == "none":
+                self.absent.append(f"{source.file}, which the published tables have")
+                continue
             if path.exists():
                 self.paths[source.name] = path
             elif named or source.required:
+                without = f", or leave it out with --{source.name} none" if source.refusable else ""
                 raise DataError(
                     f"no such file; {corpus.title} needs the official '{source.file}': put it into the folder "
-                    f"of --annotations or name it with --{source.name}",
+                    f"of --annotations or name it with --{source.name}{without}",
                     path=str(path),
                 )
             else:

@@ -18,7 +18,7 @@ from unival.tables.row import Row
 from unival.vocabulary.cleaning import clean_question, parse_answers, split_joined
 
 _CAPTION = ("coco_caption", "sbu_caption", "cc3m_caption", "vg_caption")
-_QA = ("vqa_qa", "gqa_qa")
+_QA = ("vqa_qa", "vqa_vg_qa", "gqa_qa")
 _GROUND = ("refcoco_ground", "refcocoplus_ground", "refcocog_ground", "vg_ground")
 
 # table of the pretraining recipes -> the parts it is made of (paper, section 3.3; reference names)

@@ -19,8 +19,9 @@ class Record:
     ``media_id`` is the medium's official id: no medium may be in two splits. ``media`` holds the parts that a
     media name template may use, such as {"folder": "train2014", "file": "COCO_train2014_000000000009.jpg"}.
     A record carries several captions (``caption_ids`` names them), or one question with its answers (answer ->
-    confidence in (0, 1]), or a phrase ``text`` with its ``box`` (x0, y0, x1, y1 in pixels), or a hypothesis
-    ``text`` with ``premise`` and ``label``. ``count_as``: the answer that the closed list counts.
+    confidence in (0, 1]; ``humans``: what each person said, as it is), or a phrase ``text`` with its ``box`` (x0, y0,
+    x1, y1 in pixels; ``pretraining_text``: its wording in the pretraining table, where that is another), or a
+    hypothesis ``text`` with ``premise`` and ``label``. ``root``: the place of ``Corpus.roots`` that the medium is in.
     """
 
     id: str
@@ -31,12 +32,15 @@ class Record:
     caption_ids: tuple[str, ...] = ()
     question: str = ""
     answers: Mapping[str, float] = field(default_factory=dict)
+    humans: tuple[str, ...] = ()
     text: str = ""
+    pretraining_text: str = ""
     premise: str = ""
     label: str = ""
     box: Box | None = None
     objects: tuple[str, ...] = ()
     group: str = ""
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,31 +48,43 @@ class Table:
     """One file to write, below the output folder.
 
     ``layout``: a name of ``unival.tables.LAYOUTS``; "jsonl" writes id and medium only (test sets without
-    annotations). ``splits``: the records it takes, ``group``: only those of this group. ``joined``: one row per
+    annotations). ``splits``: the records it takes, ``groups``: only those of these groups. ``joined``: one row per
     medium with all captions, for evaluation; otherwise one row per caption. ``shuffled``: written as ``_1`` to
-    ``_N``, one true shuffle each, as the reference has them. ``closed``: rows without an answer of the closed list
-    are left out. ``kind`` and ``dataset``: the last two columns of the pretraining layout.
+    ``_N``, one true shuffle each, as the reference has them. ``closed``: answers outside the closed list, and rows
+    without one in it, are left out (training). ``humans``: the last column holds what each person said.
+    ``kind`` and ``dataset``: the last two columns of the pretraining layout. ``text``: what ``--text published`` does
+    to captions (``unival.datatools.corpora.texts``).
     """
 
     name: str
     layout: str
     splits: tuple[str, ...] = ("train",)
-    group: str = ""
+    groups: tuple[str, ...] = ()
     joined: bool = False
     shuffled: bool = False
     closed: bool = False
+    humans: bool = False
     kind: str = ""
     dataset: str = ""
+    text: str = ""
+
+    def takes(self, record: Record) -> bool:
+        """Whether a record's split and group are this table's."""
+        return record.split in self.splits and (not self.groups or record.group in self.groups)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One official file: ``name`` becomes the option ``--name``, ``file`` is its official file name."""
+    """One official file: ``name`` becomes the option ``--name``, ``file`` is its official file name.
+
+    ``refusable``: it is part of the published tables, and ``--name none`` leaves it out.
+    """
 
     name: str
     file: str
     required: bool = True
     help: str = ""
+    refusable: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,13 +101,15 @@ class Option:
 class AnswerList:
     """The closed list of a question corpus: ``NAME.json`` and ``NAME.pkl`` (answer -> number).
 
-    Best answers of ``splits`` that are best at least ``min_count`` times, the ``max_answers`` most frequent.
+    Best answers of ``splits`` that are best at least ``min_count`` times, the ``max_answers`` most frequent; records
+    of the groups ``uncounted`` do not count.
     """
 
     name: str
     min_count: int
     max_answers: int = 0
     splits: tuple[str, ...] = ("train", "val")
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +122,7 @@ class Corpus:
     and the corpus is one split, so that nothing needs to be remembered. ``references``: (file name, split) pairs
     written as COCO annotations for the scorers. ``segments``: list of the clips to cut from longer media, for
     ``unival data compress --segments``; the reader gives ``Record.media["clip"]`` = (source, start, end) in seconds.
+    ``roots``: other places that media are in, name -> template, each with ``--NAME-media-root``.
     """
 
     name: str
@@ -119,3 +138,4 @@ class Corpus:
     numbered: bool = False
     segments: str = ""
     references: tuple[tuple[str, str], ...] = ()
+    roots: Mapping[str, str] = field(default_factory=dict)

@@ -20,11 +20,21 @@ class Dropped(Exception):
 
 
 class Cleaner:
-    """Makes texts fit a tab-separated file without quoting; ``repaired`` counts the texts that this changed."""
+    """Makes texts fit a tab-separated file without quoting; ``repaired`` counts the texts that this changed.
 
-    def __init__(self) -> None:
+    ``rule`` is applied to every text besides.
+    """
+
+    def __init__(self, rule: Callable[[str], str] = str) -> None:
+        self.rule = rule
         self.repaired: Counter[str] = Counter()
         self._counted: set[tuple[str, str]] = set()
+
+    def with_rule(self, rule: Callable[[str], str]) -> Cleaner:
+        """Return a cleaner that also does ``rule``; both count together."""
+        other = Cleaner(rule)
+        other.repaired, other._counted = self.repaired, self._counted
+        return other
 
     def __call__(self, text: str) -> str:
         """Return ``text`` on one line, single blanks, without the marks that the layouts reserve."""
@@ -41,7 +51,7 @@ class Cleaner:
         whole = flat.encode("utf-8", "replace").decode("utf-8")
         if whole != flat:
             self.count("half of a surrogate pair", text)
-        return whole
+        return self.rule(whole)
 
     def count(self, what: str, text: str) -> None:
         """Count a text once, however many tables it goes to."""
@@ -54,8 +64,12 @@ class Cleaner:
 
 
 def answers_text(answers: Iterable[tuple[str, float]], clean: Cleaner) -> str:
-    """Return "1.0|!+red&&0.3333|!+pink"."""
-    return SEPARATOR.join(f"{round(conf, 4)}|!+{text}" for a, conf in answers if (text := clean(a)))
+    """Return "1.0|!+red&&0.3|!+pink"."""
+    cleaned: dict[str, float] = {}
+    for answer, confidence in answers:
+        if text := clean(answer):
+            cleaned[text] = max(round(confidence, 10), cleaned.get(text, 0.0))
+    return SEPARATOR.join(f"{confidence}|!+{text}" for text, confidence in cleaned.items())
 
 
 def rows_of(record: Record, table: Table, media: str, clean: Cleaner) -> list[Row]:
@@ -99,7 +113,8 @@ def _vqa(record: Record, table: Table, media: str, clean: Cleaner) -> list[Row]:
     if not answers and record.split != "test":
         raise Dropped("no answer")
     objects = clean.join(record.objects) if table.layout == "vqa" else ""
-    return [[record.id, record.media_id, _question(record, clean), answers, objects, media]]
+    said = [json.dumps(record.humans)] if table.humans else []
+    return [[record.id, record.media_id, _question(record, clean), answers, objects, media, *said]]
 
 
 def _box(record: Record) -> str:
@@ -111,8 +126,8 @@ def _box(record: Record) -> str:
     return ",".join(f"{value:.2f}" for value in record.box)
 
 
-def _phrase(record: Record, clean: Cleaner) -> str:
-    text = clean(record.text)
+def _phrase(record: Record, clean: Cleaner, wording: str = "") -> str:
+    text = clean(wording or record.text)
     if not strip_punctuation(text):
         raise Dropped("phrase without a word")
     return text
@@ -137,7 +152,8 @@ def _pretrain(record: Record, table: Table, media: str, clean: Cleaner) -> list[
             raise Dropped("no answer")
         return [[_unique(record.id, table), media, "", _question(record, clean), answers, *tail]]
     if record.box is not None:
-        return [[_unique(record.id, table), media, _phrase(record, clean), "", _box(record), *tail]]
+        phrase = _phrase(record, clean, record.pretraining_text)
+        return [[_unique(record.id, table), media, phrase, "", _box(record), *tail]]
     pairs = _captions(record, clean)
     return [[_unique(name, table), media, caption, "", "", *tail] for name, caption in pairs]
 
@@ -160,8 +176,11 @@ _BUILDERS: dict[str, Callable[[Record, Table, str, Cleaner], list[Row]]] = {
 
 
 def coco_annotations(records: list[Record], clean: Cleaner) -> str:
-    """Return captions as COCO annotations, which the official scorers and ``unival score`` read."""
-    ids: list[Any] = [int(r.media_id) if r.media_id.isdecimal() else r.media_id for r in records]
+    """Return captions as COCO annotations, which the official scorers and ``unival score`` read.
+
+    Items have the ids of the rows that are evaluated.
+    """
+    ids: list[Any] = [int(r.id) if r.id.isdecimal() else r.id for r in records]
     annotations = [
         {"image_id": name, "caption": clean(caption)}
         for name, record in zip(ids, records, strict=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from unival.core.seeding import rng_for
-from unival.datatools.corpora.answers import closed_list, list_files
+from unival.datatools.corpora.answers import closed_list, list_files, scored_answers
 from unival.datatools.corpora.media import MISSING, MediaFiles, decode_sample, media_ids
 from unival.datatools.corpora.official import Sources
 from unival.datatools.corpora.records import AnswerList, Corpus, Record, Table
 from unival.datatools.corpora.report import Report
 from unival.datatools.corpora.rows import Cleaner, Dropped, coco_annotations, rows_of
+from unival.datatools.corpora.texts import RULES
 from unival.datatools.corpora.write import Output, TableWriter
 from unival.errors import ConfigError, DataError
 
@@ -24,7 +25,8 @@ from unival.errors import ConfigError, DataError
 class Settings:
     """How to prepare.
 
-    ``out`` receives the tables, ``base`` is the folder that media names start from. ``shuffles``: copies of
+    ``out`` receives the tables, ``base`` is the folder that media names start from. ``roots``, ``names``: media root
+    and media name of the corpus's other places. ``shuffles``: copies of
     shuffled training tables. ``decode``: media to decode as a sample. ``exclude``: TSV tables whose media stay
     out of the pretraining table. ``hold_out``: media for a validation split that the corpus lacks;
     ``min_answer_count``, ``max_answers``: the closed list; None for the corpus's own numbers.
@@ -35,6 +37,8 @@ class Settings:
     base: Path
     media_root: Path | None = None
     media_name: str | None = None
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     check_media: bool = False
@@ -68,16 +72,23 @@ class _Run:
             )
         if settings.shuffles < 1:
             raise ConfigError(f"--shuffles is {settings.shuffles}; at least 1 file is written")
-        template = settings.media_name or corpus.media
         self.corpus, self.settings, self.clean = corpus, settings, Cleaner()
         self.sources = Sources(corpus, settings.annotations, settings.files, settings.options, settings.seed)
-        self.media = MediaFiles(
-            template,
-            settings.media_root or settings.base,
-            settings.base,
-            check=settings.check_media,
-            embed=settings.embed,
-        )
+        root = settings.media_root or settings.base
+        places = {"": (settings.media_name or corpus.media, root)}
+        for name, template in corpus.roots.items():
+            places[name] = (settings.names.get(name, template), settings.roots.get(name, root))
+        self.media = {
+            name: MediaFiles(*place, settings.base, check=settings.check_media, embed=settings.embed)
+            for name, place in places.items()
+        }
+        published = self.sources.options.get("text") == "published"
+        self.cleaners = {
+            table: self.clean.with_rule(RULES["letters" if table.layout == "pretrain" else table.text])
+            if published
+            else self.clean
+            for table in corpus.tables
+        }
         self.report = Report(corpus.name)
         self.excluded: set[str] = set().union(*map(media_ids, settings.exclude))
         self.ranks: dict[str, int] = {}
@@ -116,7 +127,8 @@ class _Run:
         rule, counts = self.corpus.answers, Counter[str]()
         for record in self._records():
             self.ranks[record.media_id] = max(_rank(record.split), self.ranks.get(record.media_id, 0))
-            if rule is not None and record.split in rule.splits and record.answers:
+            counted = rule is not None and record.split in rule.splits and record.group not in rule.uncounted
+            if counted and record.answers:
                 counts[max(record.answers, key=record.answers.__getitem__)] += 1
         self._hold_out()
         if rule is not None:
@@ -176,13 +188,14 @@ class _Run:
                 continue
             if "clip" in record.media:
                 source, start, end = record.media["clip"]
-                clip = {"source": source, "start": start, "end": end, "target": self.media.name(record.media)}
+                target = self.media[record.root].name(record.media)
+                clip = {"source": source, "start": start, "end": end, "target": target}
                 self.lines.setdefault(self.corpus.segments, {})[_line(clip)] = None
             if not self.corpus.numbered:
                 media.setdefault(record.split, set()).add(record.media_id)
             try:
                 self._check(record)
-                reference = self.media.reference(record.media)
+                reference = self.media[record.root].reference(record.media)
             except Dropped as error:
                 self._drop(record, str(error))
                 continue
@@ -190,7 +203,7 @@ class _Run:
             if record.split in self.references:
                 self.references[record.split].append(record)
             for table in self.corpus.tables:
-                if record.split not in table.splits or (table.group and table.group != record.group):
+                if not table.takes(record):
                     continue
                 if table.layout == "jsonl":
                     bare = {"id": record.id, self.corpus.modality: reference}
@@ -214,12 +227,27 @@ class _Run:
         try:
             if table.layout == "pretrain" and record.media_id in self.excluded:
                 raise Dropped("medium is in a table of --exclude")
-            if table.closed and self.closed is not None and self.closed.isdisjoint(record.answers):
-                raise Dropped("no answer of the closed list")
-            for row in rows_of(record, table, reference, self.clean):
-                writer.add(row)
+            if table.humans and self.sources.options.get("answer-weights") == "official":
+                record = replace(record, answers=scored_answers(record.humans))
+            for part in self._closed(record) if table.closed else [record]:
+                for row in rows_of(part, table, reference, self.cleaners[table]):
+                    writer.add(row)
         except Dropped as error:
             self._drop(record, f"{error}, {table.name}")
+
+    def _closed(self, record: Record) -> list[Record]:
+        """Return a training record with the answers of the closed list: one for each (as published), or for all."""
+        assert self.closed is not None
+        known = {answer: value for answer, value in record.answers.items() if answer in self.closed}
+        if not known:
+            raise Dropped("no answer of the closed list")
+        if self.sources.options.get("rows-per") == "question":
+            return [replace(record, answers=known)]
+        ids = (record.id if number == 0 else f"{record.id}_{number}" for number in range(len(known)))
+        return [
+            replace(record, id=name, answers=dict([pair]))
+            for name, pair in zip(ids, known.items(), strict=True)
+        ]
 
     def _drop(self, record: Record, reason: str) -> None:
         self.report.dropped[record.split, reason] += 1
@@ -253,11 +281,10 @@ class _Run:
                 path=str(self.settings.annotations),
             )
         self.report.repaired = self.clean.repaired
-        self.report.missing = self.media.missing
+        missing = {name: count for files in self.media.values() for name, count in files.missing.items()}
+        self.report.missing = missing
         self.report.notes += [f"not given: {name}" for name in self.sources.absent]
-        if self.media.missing and any(
-            why == MISSING and split != "train" for split, why in self.report.dropped
-        ):
+        if missing and any(why == MISSING and split != "train" for split, why in self.report.dropped):
             self.report.notes.append(
                 "an evaluation split lacks media: scores on it are not those of the official split"
             )

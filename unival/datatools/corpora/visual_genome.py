@@ -115,8 +115,14 @@ VISUAL_GENOME = Corpus(
     ),
     tables=(
         Table(
-            "pretrain_ours/parts/vg_ground", "pretrain", group="region", kind="visual_grounding", dataset="vg"
+            "pretrain_ours/parts/vg_ground",
+            "pretrain",
+            groups=("region",),
+            kind="visual_grounding",
+            dataset="vg",
         ),
-        Table("pretrain_ours/parts/vg_caption", "pretrain", group="caption", kind="caption", dataset="vg"),
+        Table(
+            "pretrain_ours/parts/vg_caption", "pretrain", groups=("caption",), kind="caption", dataset="vg"
+        ),
     ),
 )

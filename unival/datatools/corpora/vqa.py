@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 from unival.core.seeding import rng_for
-from unival.datatools.corpora.answers import WEIGHTS, confidences
+from unival.datatools.corpora.answers import ROWS, WEIGHTS, confidences
 from unival.datatools.corpora.official import Sources
 from unival.datatools.corpora.records import AnswerList, Corpus, Option, Record, Source, Table
+from unival.datatools.corpora.texts import TEXT
 from unival.datatools.corpora.visual_genome import image_name, vg_images
 from unival.errors import ConfigError, DataError
 
@@ -16,14 +18,14 @@ from unival.errors import ConfigError, DataError
 def _official(sources: Sources, part: str, coco: str) -> Iterator[dict[str, Any]]:
     """Yield the fields of a Record, but for its split, of one part in the official VQA format."""
     questions = sources.json(f"{part}-questions")
-    answers: dict[str, dict[str, float]] = {}
+    humans: dict[str, tuple[str, ...]] = {}
     if f"{part}-annotations" in sources:
-        answers = sources.once(f"{part}-answers", lambda: _answers(sources, f"{part}-annotations"))
+        humans = sources.once(f"{part}-answers", lambda: _answers(sources, f"{part}-annotations"))
     for number, entry in enumerate(questions.need(questions.content, "questions", list)):
         where = f"question {number}"
         image = questions.text(entry, "image_id", where)
         name = questions.text(entry, "question_id", where)
-        if answers and name not in answers:
+        if humans and name not in humans:
             raise DataError(
                 f"question {name} has no annotation; question and annotation files of '{part}' do not belong "
                 "together",
@@ -35,25 +37,30 @@ def _official(sources: Sources, part: str, coco: str) -> Iterator[dict[str, Any]
             "media_id": image,
             "media": {"folder": coco, "file": file_name, "id": image},
             "question": questions.text(entry, "question", where),
-            "answers": answers.get(name, {}),
+            **_answered(sources, humans.get(name, ())),
         }
 
 
-def _answers(sources: Sources, name: str) -> dict[str, dict[str, float]]:
-    """Return question id -> answer -> confidence."""
-    weights, file = sources.options["answer-weights"], sources.json(name, keep=False)
+def _answers(sources: Sources, name: str) -> dict[str, tuple[str, ...]]:
+    """Return question id -> what each person answered."""
+    file = sources.json(name, keep=False)
     answers = {}
     for number, entry in enumerate(file.need(file.content, "annotations", list)):
         where = f"annotation {number}"
-        humans = [file.text(a, "answer", where) for a in file.need(entry, "answers", list, where)]
-        answers[file.text(entry, "question_id", where)] = confidences(humans, weights)
+        said = (file.text(a, "answer", where) for a in file.need(entry, "answers", list, where))
+        answers[file.text(entry, "question_id", where)] = tuple(map(sys.intern, said))
     return answers
+
+
+def _answered(sources: Sources, said: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of a Record that hold answers."""
+    return {"answers": confidences(said, sources.options["answer-weights"]), "humans": said}
 
 
 def _vqa(sources: Sources) -> Iterator[Record]:
     """Train, val with the reserved images, test, and Visual Genome's questions as training rows."""
     for fields in _official(sources, "train", "train2014"):
-        yield Record(split="train", **fields)
+        yield Record(split="train", group=_TRAIN, **fields)
     if "val-questions" in sources:
         rows = list(_official(sources, "val", "val2014"))
         images = sorted({fields["media_id"] for fields in rows})
@@ -65,7 +72,7 @@ def _vqa(sources: Sources) -> Iterator[Record]:
         order = rng_for(sources.seed, 0, 0, "vqa reserved images").permutation(len(images))
         reserved = {images[i] for i in order[:count]}
         apart = sources.options["train-on"] == "train"
-        rest, group = ("restval", "fullval") if apart else ("train", "")
+        rest, group = ("restval", _FULL) if apart else ("train", "val2014")
         for fields in rows:
             split = "val" if fields["media_id"] in reserved else rest
             yield Record(split=split, group=group, **fields)
@@ -84,13 +91,16 @@ def _vg_questions(sources: Sources) -> Iterator[Record]:
         name = file.text(image, "id", where)
         known = images(name)
         for entry in file.need(image, "qas", list, where):
+            said = file.text(entry, "answer", where)
             yield Record(
                 id=f"vg{file.text(entry, 'qa_id', where)}",
                 split="train",
+                group=_VG,
+                root="vg",
                 media_id=known.media_id,
                 media={"folder": known.folder, "file": image_name(name), "id": name},
                 question=file.text(entry, "question", where),
-                answers=confidences([file.text(entry, "answer", where)] * 3),
+                answers=confidences([said]),
             )
 
 
@@ -103,7 +113,6 @@ def _okvqa(sources: Sources) -> Iterator[Record]:
 
 def _vizwiz(sources: Sources) -> Iterator[Record]:
     """``train.json``, ``val.json``, ``test.json``: lists of {image, question, answers}; test has no answers."""
-    weights = sources.options["answer-weights"]
     for part in ("train", "val", "test"):
         if part not in sources:
             continue
@@ -113,12 +122,12 @@ def _vizwiz(sources: Sources) -> Iterator[Record]:
             image = file.text(entry, "image", where)
             humans = [] if part == "test" else file.need(entry, "answers", list, where)
             yield Record(
-                id=image.rpartition(".")[0] or image,
+                id=image,
                 split=part,
                 media_id=image,
                 media={"folder": part, "file": image},
                 question=file.text(entry, "question", where),
-                answers=confidences((file.text(a, "answer", where) for a in humans), weights),
+                **_answered(sources, tuple(file.text(a, "answer", where) for a in humans)),
             )
 
 
@@ -149,6 +158,8 @@ def _pair(part: str, questions: str, annotations: str, required: bool = True) ->
 
 
 _VQA_MEDIA = "{folder}/{file}"
+# groups of VQA v2's records: what is pretrained on, the whole of val where it is not trained on, Visual Genome's
+_TRAIN, _FULL, _VG = "train2014", "fullval", "vg"
 
 VQA = Corpus(
     name="vqa",
@@ -162,13 +173,21 @@ VQA = Corpus(
             "val", "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json", False
         ),
         Source("test-questions", "v2_OpenEnded_mscoco_test2015_questions.json", False),
-        Source("vg-questions", "question_answers.json", False, "Visual Genome's questions, as training rows"),
+        Source(
+            "vg-questions",
+            "question_answers.json",
+            help="Visual Genome's questions, training rows of the published tables; none: without them",
+            refusable=True,
+        ),
         Source("vg-images", "image_data.json", False, "which images of Visual Genome are COCO's"),
     ),
     read=_vqa,
     media=_VQA_MEDIA,
+    roots={"vg": _VQA_MEDIA},
     options=(
         WEIGHTS,
+        ROWS,
+        TEXT,
         Option("reserved-images", 2000, "images of val kept for validation (vqa_val)"),
         Option(
             "train-on",
@@ -178,13 +197,16 @@ VQA = Corpus(
             ("train+val", "train"),
         ),
     ),
-    answers=AnswerList("vqa_data/trainval_ans2label", min_count=9, splits=("train", "val", "restval")),
+    answers=AnswerList(
+        "vqa_data/trainval_ans2label", min_count=9, splits=("train", "val", "restval"), uncounted=(_VG,)
+    ),
     tables=(
         Table("vqa_data/vqa_train", "vqa", shuffled=True, closed=True),
-        Table("vqa_data/vqa_val", "vqa", ("val",)),
+        Table("vqa_data/vqa_val", "vqa", ("val",), humans=True),
         Table("vqa_data/vqa_test", "vqa", ("test",)),
-        Table("vqa_data/vqa_fullval", "vqa", ("val", "restval"), group="fullval"),
-        Table("pretrain_ours/parts/vqa_qa", "pretrain", kind="qa", dataset="vqa"),
+        Table("vqa_data/vqa_fullval", "vqa", ("val", "restval"), groups=(_FULL,), humans=True),
+        Table("pretrain_ours/parts/vqa_qa", "pretrain", groups=(_TRAIN,), kind="qa", dataset="vqa"),
+        Table("pretrain_ours/parts/vqa_vg_qa", "pretrain", groups=(_VG,), kind="qa", dataset="vqa_vg"),
     ),
 )
 
@@ -200,11 +222,11 @@ OKVQA = Corpus(
     ),
     read=_okvqa,
     media=_VQA_MEDIA,
-    options=(WEIGHTS,),
+    options=(WEIGHTS, ROWS),
     answers=AnswerList("vqa_data/okvqa_trainval_ans2label", min_count=1),
     tables=(
         Table("vqa_data/okvqa_train", "vqa", closed=True),
-        Table("vqa_data/okvqa_acc_val", "vqa", ("val",)),
+        Table("vqa_data/okvqa_acc_val", "vqa", ("val",), humans=True),
     ),
 )
 
@@ -219,11 +241,11 @@ VIZWIZ = Corpus(
     ),
     read=_vizwiz,
     media=_VQA_MEDIA,
-    options=(WEIGHTS,),
+    options=(WEIGHTS, ROWS),
     answers=AnswerList("vqa_data/vizwiz_trainval_ans2label", min_count=1),
     tables=(
         Table("vqa_data/vizwiz_train", "vqa", closed=True),
-        Table("vqa_data/vizwiz_acc_val", "vqa", ("val",)),
+        Table("vqa_data/vizwiz_acc_val", "vqa", ("val",), humans=True),
         Table("vqa_data/vizwiz_test", "vqa", ("test",)),
     ),
 )
@@ -240,6 +262,7 @@ GQA = Corpus(
     ),
     read=_gqa,
     media="{file}",
+    options=(TEXT,),
     tables=(
         Table("vqa_data/gqa_val", "vqa", ("val",)),
         Table("vqa_data/gqa_testdev", "vqa", ("test",)),
