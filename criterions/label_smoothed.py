@@ -13,6 +13,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from unival.core import options as cli_options
+from unival.core.modalities import KEYS
 from unival.errors import ConfigError
 from unival.losses import AllowedTokens, LossOptions, LossOutput, combine, label_smoothed_loss
 
@@ -22,7 +23,6 @@ _LOGGED = (
 )  # fmt: skip
 
 _SLOTS = {"image": "v1", "video": "v2"}  # the reference's names of the two sub-batches
-_MEDIA = ("patch_images", "patch_videos", "patch_audios")
 
 
 @register_criterion("adjust_label_smoothed_cross_entropy")
@@ -79,7 +79,7 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         allowed = sample["allowed"]
         if self.options.use_rdrop:
             shared = "patch_rows" in net_input  # examples share media: both passes do too
-            net_input = {k: v if shared and k in _MEDIA else _twice(v) for k, v in net_input.items()}
+            net_input = {k: v if shared and k in KEYS else _twice(v) for k, v in net_input.items()}
         logits, _ = model(**net_input)
         masks = None
         if allowed is not None:

@@ -12,12 +12,12 @@ from fairseq.tasks import register_task
 
 from unival.batching.mixture import Source, mixture_batches, quotas
 from unival.core import options as cli_options
+from unival.core.modalities import NAMES
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches
 from unival.errors import ConfigError
 from unival.modeling.config import ModelConfig
 from unival.specs import SpecOptions, get_spec
-from unival.specs.base import MODALITIES
 from unival.tables import open_table
 from unival.tasks.base import UnivalTask
 from unival.tasks.mixture import STREAMS, add_arguments, from_arguments, read_mixture
@@ -137,7 +137,7 @@ class UnifyTask(UnivalTask):
             ConfigError: a source holds a modality whose network is not named.
         """
         held = self.held_modalities()
-        for modality in MODALITIES:
+        for modality in NAMES:
             option = f"{modality}_encoder_name"
             named = getattr(cfg, option, None) or self._default_network(modality)
             built = named not in (None, "none")
@@ -228,7 +228,7 @@ def _modalities(source: DataSource) -> list[str]:
     """Modalities of a source. Pretraining rows say it themselves: evenly spaced ones are looked at."""
     rows = range(0, len(source.table), max(1, len(source.table) // _PROBED))
     held = {source.spec.modality_of(source.table[index]) for index in rows}
-    return [modality for modality in MODALITIES if modality in held]
+    return [modality for modality in NAMES if modality in held]
 
 
 def _one_pass(dataset: SpecDataset, batch_size: int, epoch: int) -> list[list[Item]]:

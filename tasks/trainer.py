@@ -17,6 +17,7 @@ from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
+from unival.core.modalities import FLOAT32_KEYS
 from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
 from unival.models.ema import WeightAverage
@@ -193,8 +194,8 @@ class UnivalTrainer(Trainer):
         converted = super()._fp_convert_sample(sample)
         for new, old in zip(_batches(converted), _batches(sample), strict=True):
             # The log-mel front end works on the waveform in float32 (half precision has 11 bits).
-            if "patch_audios" in old["net_input"]:
-                new["net_input"]["patch_audios"] = old["net_input"]["patch_audios"]
+            for key in FLOAT32_KEYS & old["net_input"].keys():
+                new["net_input"][key] = old["net_input"][key]
         return converted
 
     def clip_grad_norm(self, clip_norm: float) -> torch.Tensor:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unival.batching.batch import MODALITY_CODES, Example, collate, constraint_masks
+from unival.batching.batch import Example, collate, constraint_masks
+from unival.core.modalities import patch_type
 from unival.errors import DataError
 
 SHAPES = {"image": (3, 4, 4), "video": (3, 2, 4, 4), "audio": (8,)}
@@ -49,7 +50,7 @@ def test_rows_alone_equal_rows_in_a_batch(rows: list[Example]) -> None:
             assert net[name][index, kept:].eq(1).all()
         assert torch.equal(batch["target"][index, : len(row.target)], row.target)
         assert net["src_lengths"][index] == len(row.source)
-        assert net["patch_types"][index] == MODALITY_CODES.get(row.modality or "", -1)
+        assert net["patch_types"][index] == patch_type(row.modality)
         assert net["patch_masks"][index] == (row.modality is not None)
         assert (1.0 if batch["conf"] is None else batch["conf"][index, 0, 0]) == row.weight
         if len(row.prefix):

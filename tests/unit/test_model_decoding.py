@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from model_fixtures import ALL, mixed_batch, small_model
 
 from unival.errors import DataError
-from unival.modeling.encoder import select_rows
+from unival.modeling.encoder_output import EncoderOutput
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,7 @@ def test_reorder_within_rows(model, case):
     for _ in range(5):
         logits = model.decoder.step(history[:, -1], state)
         with torch.no_grad():
-            want, _ = model.decoder(
-                history, select_rows(encoder_out, torch.arange(5).repeat_interleave(beam))
-            )
+            want, _ = model.decoder(history, encoder_out.select(torch.arange(5).repeat_interleave(beam)))
         assert (logits - want[:, -1]).abs().max() < 2e-5
         order = torch.cat([torch.randint(0, beam, (beam,), generator=generator) + beam * i for i in range(5)])
         state.reorder(order)
@@ -75,7 +73,7 @@ def test_dropped_rows(model, case, kept):
     assert state.rows == len(kept)
     logits = model.decoder.step(rows[kept, 3], state)
     with torch.no_grad():
-        want, _ = model.decoder(rows[kept, :4], select_rows(encoder_out, kept // 2), codes[kept // 2])
+        want, _ = model.decoder(rows[kept, :4], encoder_out.select(kept // 2), codes[kept // 2])
     assert (logits - want[:, -1]).abs().max() < 2e-5
 
 
@@ -105,7 +103,7 @@ def test_decoding_with_prefixes():
 def test_half_precision_state_follows_the_model(case, model):
     tokens, logits, encoder_out, codes = case
     half = small_model(**ALL).bfloat16()
-    out = {k: [t.bfloat16() if t.is_floating_point() else t for t in v] for k, v in encoder_out.items()}
+    out = EncoderOutput(encoder_out.states.bfloat16(), encoder_out.padding, encoder_out.positions.bfloat16())
     state = half.decoder.start(out, 7, codes)
     got = torch.stack([half.decoder.step(tokens[:, t], state) for t in range(7)], 1)
     assert got.dtype == torch.bfloat16

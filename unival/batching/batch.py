@@ -6,18 +6,16 @@ many rows as the batch has image rows (no dummy pictures for the others), in row
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from unival.core.modalities import MODALITIES, patch_type
 from unival.errors import DataError
-
-MODALITY_CODES = {"image": 0, "video": 1, "audio": 2}
-TEXT_ONLY = -1
-_MEDIA_KEYS = {"image": "patch_images", "video": "patch_videos", "audio": "patch_audios"}
+from unival.modeling.joining import as_precision
 
 AllowedTokens = list[list[int]]
 
@@ -93,17 +91,15 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
         "src_tokens": source,
         "src_lengths": torch.tensor([len(e.source) for e in examples]),
         "prev_output_tokens": pad_rows([e.prev_output for e in examples], pad),
-        "patch_types": torch.tensor(
-            [TEXT_ONLY if e.modality is None else MODALITY_CODES[e.modality] for e in examples]
-        ),
+        "patch_types": torch.tensor([patch_type(e.modality) for e in examples]),
         "patch_masks": torch.tensor([e.modality is not None for e in examples]),
     }
     shared, used = False, dict[int, int]()
-    for modality, key in _MEDIA_KEYS.items():
-        rows = [e for e in examples if e.modality == modality]
+    for modality in MODALITIES.values():
+        rows = [e for e in examples if e.modality == modality.name]
         if rows:
             distinct = list({id(e.media): e for e in rows}.values())
-            net_input[key] = _stack_media(distinct, modality)
+            net_input[modality.key] = _stack_media(distinct, modality.name)
             if len(distinct) < len(rows):
                 shared = True
             place = {id(e.media): position for position, e in enumerate(distinct)}
@@ -174,3 +170,12 @@ def _stack_media(rows: Sequence[Example], modality: str) -> Tensor:
             )
         tensors.append(row.media)
     return torch.stack(tensors)
+
+
+def to_device(batch: Mapping[str, Any], device: str, dtype: str) -> dict[str, Any]:
+    """Move a batch and give the model's inputs the compute type ("float32", "bfloat16", ...)."""
+
+    def moved(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+
+    return {**moved(batch), "net_input": as_precision(moved(batch["net_input"]), getattr(torch, dtype))}

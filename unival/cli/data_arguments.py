@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unival.core.modalities import NAMES
+
 if TYPE_CHECKING:
     from unival.specs import TaskSpec
     from unival.tables import Table
@@ -16,7 +18,7 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", required=True, help="caption, vqa, grounding, entailment, matching, ...; also video_caption"
     )
-    parser.add_argument("--modality", choices=("image", "video", "audio"), help="default: the task's own")
+    parser.add_argument("--modality", choices=NAMES, help="default: the task's own")
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unival.core import options as cli_options
+from unival.core.modalities import NAMES
 from unival.errors import ConfigError, UnivalError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "table", nargs="?", help="table or table description (default: data.valid of the recipe)"
     )
     parser.add_argument("--task", help="default: the recipe's, else the one the checkpoint was trained on")
-    parser.add_argument("--modality", choices=("image", "video", "audio"))
+    parser.add_argument("--modality", choices=NAMES)
     parser.add_argument("--out", help="folder of the result (default: beside the checkpoint)")
     parser.add_argument(
         "--recipe", help="take prompts and settings from this recipe, not from the checkpoint"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.modalities import MODALITIES
 from unival.demo.actions import Action, possible
 from unival.demo.examples import examples
 from unival.errors import UnivalError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from unival.predict.predictor import Predictor
 
 _log = logging.getLogger(__name__)
-NAMES = {"image": "Image", "video": "Video", "audio": "Sound"}
 # fonts of the machine: the page loads nothing from elsewhere
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
 
@@ -38,7 +38,7 @@ def build_page(predictor: Predictor, limits: ServiceLimits, world: Path | None =
             f"{limits.video_frames} frames, sounds up to {limits.audio_seconds} s."
         )
         for modality, actions in possible(predictor.modalities).items():
-            with gr.Tab(NAMES[modality], id=modality), gr.Row():
+            with gr.Tab(MODALITIES[modality].title, id=modality), gr.Row():
                 with gr.Column():
                     medium = _medium(modality)
                 with gr.Column(), gr.Tabs():
@@ -49,7 +49,7 @@ def build_page(predictor: Predictor, limits: ServiceLimits, world: Path | None =
 
 
 def _medium(modality: str) -> Any:
-    label, name = NAMES[modality], f"{modality}-upload"
+    label, name = MODALITIES[modality].title, f"{modality}-upload"
     if modality == "image":
         made: Any = gr.Image(label=label, elem_id=name, type="filepath", sources=["upload", "clipboard"])
     elif modality == "video":
@@ -114,7 +114,7 @@ def _answering(
 
     def answer(path: str | None, text: str | None = None) -> Any:
         if not path:
-            raise _shown(f"Upload the {NAMES[modality].lower()} first.")
+            raise _shown(f"Upload the {MODALITIES[modality].title.lower()} first.")
         if len(text or "") > limits.text_length:
             raise _shown(f"The text has {len(text or '')} characters, the limit is {limits.text_length}.")
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unival.batching.batch import collate
+from unival.batching.batch import collate, to_device
 from unival.core.files import write_text
 from unival.core.parts import Parts, to_line
 from unival.core.provenance import versions
@@ -300,21 +300,6 @@ def _spread(items: list[Item], count: int = 12) -> list[Item]:
 
 def _plain(options: Any) -> Any:
     return {name: value for name, value in options.items() if value not in (None, {})} if options else options
-
-
-def to_device(batch: Mapping[str, Any], device: str, dtype: str) -> dict[str, Any]:
-    """Move a batch. Floating-point inputs take ``dtype``, but for sound, whose front end works in float32."""
-    kind = getattr(torch, dtype)
-
-    def move(name: str, value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        value = value.to(device)
-        return value.to(kind) if value.is_floating_point() and name != "patch_audios" else value
-
-    moved = {name: move(name, value) for name, value in batch.items()}
-    moved["net_input"] = {name: move(name, value) for name, value in batch["net_input"].items()}
-    return moved
 
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:

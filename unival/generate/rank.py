@@ -44,13 +44,13 @@ def rank_candidates(
     longest = max(len(p) for p in paths)
     with evaluating(model):
         encoder_out = encode(model, net_input)
-        device = encoder_out["encoder_out"][0].device
+        device = encoder_out.states.device
         scores = torch.zeros(batch, len(answers), device=device)
         for length in sorted({len(p) for p in given}):
             same = [i for i, p in enumerate(given) if len(p) == length]
             for first in range(0, len(same), chunk):
                 group = torch.tensor(same[first : first + chunk])
-                out = model.encoder.reorder_encoder_out(encoder_out, group.to(device))
+                out = encoder_out.select(group)
                 prompt = torch.tensor([[BOS, *given[i]] for i in group.tolist()], device=device)
                 state = model.decoder.start(out, length + 1 + longest)
                 root = model.decoder.prefill(prompt, state)[:, -1]

@@ -18,6 +18,7 @@ from unival.generate.rows import PAD, Rows, Steps, Task
 from unival.generate.sample import sample
 from unival.generate.settings import GenerationSettings, Hypothesis
 from unival.generate.trie import Trie
+from unival.modeling.encoder_output import EncoderOutput
 
 TARGET_INPUTS = ("prev_output_tokens", "code_masks")
 
@@ -33,7 +34,7 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def encode(model: Any, net_input: Mapping[str, Any]) -> dict[str, Any]:
+def encode(model: Any, net_input: Mapping[str, Any]) -> EncoderOutput:
     """Run the encoder on the source part of a batch."""
     return model.encoder(**{k: v for k, v in net_input.items() if k not in TARGET_INPUTS})
 

@@ -93,8 +93,7 @@ class UnivalModel(PreTrainedModel):
         media: patch_images (b, 3, h, w), patch_videos, patch_audios, patch_types as in
         :meth:`unival.modeling.model.UnIVAL.forward`."""
         logits, extra = self.loaded.model(input_ids, None, decoder_input_ids, **media)
-        states = extra["encoder_out"]["encoder_out"][0].transpose(0, 1)
-        return Seq2SeqLMOutput(logits=logits, encoder_last_hidden_state=states)
+        return Seq2SeqLMOutput(logits=logits, encoder_last_hidden_state=extra["encoder_out"].states)
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, num_return_sequences: int = 1, **given: Any) -> Tensor:  # type: ignore[override]

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from unival.core.modalities import NAMES
 from unival.media.arguments import one_of
 from unival.media.loader import MediaLoader, in_memory
 from unival.media.memory import EXPECTED, label
 from unival.media.source import MediaError
-
-MODALITIES = ("image", "video", "audio")
 
 
 def as_reference(given: Any) -> Any:
@@ -62,7 +61,7 @@ def modality_of(reference: Any, asked: str | None = None) -> str:
     Objects are told by type and shape, files by their name, else by what opens them.
     """
     if asked is not None:
-        one_of("modality", asked, MODALITIES)
+        one_of("modality", asked, NAMES)
         return asked
     if not in_memory(reference):
         return _modality_of_file(reference)
@@ -100,7 +99,7 @@ def _modality_of_file(given: Any) -> str:
     """Tell by the name of a path; bytes and odd names by the first reader that recognises the content."""
     if isinstance(given, (str, os.PathLike)):
         kind = (mimetypes.guess_type(os.fspath(given))[0] or "").split("/")[0]
-        if kind in MODALITIES:
+        if kind in NAMES:
             return kind
         if not os.path.isfile(given):
             raise MediaError(str(given), "no such file")

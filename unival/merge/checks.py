@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from unival.checkpoint.lineage import RELATED, cosine, strangers
+from unival.core.modalities import NAMES
 from unival.errors import CheckpointError
 from unival.merge.source import Source
 from unival.merge.tensorfile import Spec
 from unival.modeling.config import FreezeConfig, ModelConfig, option_fields
-from unival.modeling.joining import MODALITIES
 from unival.modeling.weights import modality_exceptions
 
 # Options that decide how a model trains or where its start came from, not what its weights mean.
@@ -133,7 +133,7 @@ def _prompts(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
 def _options(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
     """Differences in the options that decide what the weights mean, the shapes being equal."""
     ignored = set(FreezeConfig.__dataclass_fields__)
-    lacking = {m for m in MODALITIES for s in sources if not _has(s, m)}
+    lacking = {m for m in NAMES for s in sources if not _has(s, m)}
     problems = []
     for field in option_fields():
         if field.name in ignored or TRAINING.search(field.name) or _modality_of(field.name) in lacking:
@@ -151,7 +151,7 @@ def _modality_of(option: str) -> str | None:
         return "audio"
     if option == "resnet_type":
         return "image"
-    return next((m for m in MODALITIES if option in (f"{m}_encoder_name", f"layernorm_{m}_embedding")), None)
+    return next((m for m in NAMES if option in (f"{m}_encoder_name", f"layernorm_{m}_embedding")), None)
 
 
 def _has(source: Source, modality: str) -> bool:
@@ -165,7 +165,7 @@ def _network(key: str) -> str:
 def _config(sources: Sequence[Source], only_some: str) -> ModelConfig:
     """The first model's configuration with the modality networks of the result."""
     options: dict[str, object] = {}
-    for modality in MODALITIES:
+    for modality in NAMES:
         having = [source for source in sources if _has(source, modality)]
         if not having or (only_some == "drop" and len(having) < len(sources)):
             options[f"{modality}_encoder_name"] = "none" if modality == "image" else None

@@ -8,10 +8,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from unival.batching.batch import collate
+from unival.batching.batch import collate, to_device
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
-from unival.evaluate.run import to_device
 from unival.merge.tables import Measured, examples
 from unival.modeling.weights import TIED
 

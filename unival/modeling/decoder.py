@@ -13,7 +13,7 @@ from unival.errors import DataError
 from unival.modeling.attention import mask_bias
 from unival.modeling.config import ModelConfig
 from unival.modeling.decoder_state import DecoderState
-from unival.modeling.encoder import EncoderOut
+from unival.modeling.encoder_output import EncoderOutput
 from unival.modeling.layers import DecoderLayer, KeyValueCache, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, code_positions, product_bias, relative_bias
@@ -57,7 +57,7 @@ class Decoder(RelativeTables):
     def forward(
         self,
         prev_output_tokens: Tensor,
-        encoder_out: EncoderOut,
+        encoder_out: EncoderOutput,
         code_masks: Tensor | None = None,
         features_only: bool = False,
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
@@ -74,7 +74,7 @@ class Decoder(RelativeTables):
         padding = prev_output_tokens.eq(self.padding_idx)
         if bool(padding.any()):
             blocked = blocked | padding[:, None, None, :]
-        memory = encoder_out["encoder_out"][0].transpose(0, 1)
+        memory = encoder_out.states
         prefix = self.prefix() if self.prefix is not None else None
 
         x = self._embed(prev_output_tokens, raw, code_masks)
@@ -144,26 +144,23 @@ class Decoder(RelativeTables):
             torch.where(is_code, codes[2], text[2]),
         )
 
-    def _biases(self, position: Tensor, encoder_out: EncoderOut) -> tuple[Tensor, Tensor]:
+    def _biases(self, position: Tensor, encoder_out: EncoderOutput) -> tuple[Tensor, Tensor]:
         """Absolute self-attention bias (R, H, U, U) and cross-attention bias (., H, U, S), padding masked."""
         c = self.config.transformer
         heads, factor = c.decoder_attention_heads, c.attn_scale_factor
-        shared = encoder_out.get("shared_positions")
-        source = shared[0] if shared else encoder_out["position_embeddings"][0]
         absolute = product_bias(
             self.self_pos_q_linear(position), self.self_pos_k_linear(position), heads, factor
         )
         cross = product_bias(
-            self.cross_pos_q_linear(position), self.cross_pos_k_linear(source), heads, factor
+            self.cross_pos_q_linear(position), self.cross_pos_k_linear(encoder_out.positions), heads, factor
         )
-        padding = encoder_out["encoder_padding_mask"]
-        if padding and bool(padding[0].any()):
-            cross = mask_bias(cross, padding[0][:, None, None, :])
+        if bool(encoder_out.padding.any()):
+            cross = mask_bias(cross, encoder_out.padding[:, None, None, :])
         return absolute, cross
 
     @torch.no_grad()
     def start(
-        self, encoder_out: EncoderOut, max_len: int, code_masks: Tensor | None = None, beam: int = 1
+        self, encoder_out: EncoderOutput, max_len: int, code_masks: Tensor | None = None, beam: int = 1
     ) -> DecoderState:
         """Prepare step-by-step decoding of up to ``max_len`` input tokens.
 
@@ -171,7 +168,7 @@ class Decoder(RelativeTables):
         on the tokens is computed here once: position biases, keys and values of the encoder output.
         """
         c = self.config.transformer
-        memory = encoder_out["encoder_out"][0].transpose(0, 1)
+        memory = encoder_out.states
         raw, position, index = self._target_positions(code_masks, max_len)
         absolute, cross = self._biases(position, encoder_out)
         memory_kv = [cast(DecoderLayer, layer).encoder_attn.keys_values(memory) for layer in self.layers]

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unival.core.modalities import PATCH_TYPES
 from unival.errors import ConfigError, DataError
 from unival.modeling.attention import mask_bias
-from unival.modeling.audio import build_audio_encoder
 from unival.modeling.config import ModelConfig
-from unival.modeling.image import build_image_encoder
-from unival.modeling.joining import MODALITIES, Tokens, join, route, sample_tokens
-from unival.modeling.layers import EncoderLayer, channels_last, drop_path_rates
+from unival.modeling.encoder_output import EncoderOutput
+from unival.modeling.frontend import FrontEnd, build_networks, front_end
+from unival.modeling.joining import Tokens, join, route, sample_tokens
+from unival.modeling.layers import EncoderLayer, drop_path_rates
 from unival.modeling.peft import build_prefix
-from unival.modeling.position import RelativeTables, grid_positions, product_bias, relative_bias
-from unival.modeling.video import build_video_encoder
-
-EncoderOut = dict[str, list[Tensor]]
+from unival.modeling.position import RelativeTables, product_bias, relative_bias
 
 
 class Encoder(RelativeTables):
@@ -42,11 +39,7 @@ class Encoder(RelativeTables):
         if c.add_type_embedding or c.add_mm_type_embedding:
             rows = (4 if c.add_mm_type_embedding else 2) + c.second_image
             self.type_embedding = nn.Embedding(rows, width)
-        networks = {
-            "image": build_image_encoder(config.image),
-            "video": build_video_encoder(config.video),
-            "audio": build_audio_encoder(config.audio),
-        }
+        networks = build_networks(config)
         for name, network in networks.items():
             if network is None:
                 continue
@@ -71,6 +64,19 @@ class Encoder(RelativeTables):
             c.encoder_layers, c.encoder_attention_heads, c.token_bucket_size, c.image_bucket_size
         )
         self.prefix = build_prefix(config.peft, width, c.encoder_layers, c.encoder_attention_heads, "encoder")
+        self.front_ends = {name: self._front_end(name) for name, network in networks.items() if network}
+
+    def _front_end(self, name: str) -> FrontEnd:
+        """View the modules of a modality, which are registered one by one to keep the reference's names."""
+        own = self._modules
+        return front_end(
+            getattr(self.config, name),
+            cast(nn.Module, own[f"embed_{name}s"]),
+            cast(nn.Linear, own[f"{name}_proj"]),
+            cast(nn.LayerNorm | None, own.get(f"layernorm_{name}_embedding")),
+            cast(nn.Embedding, own[f"embed_{name}_positions"]),
+            self.config.transformer.image_bucket_size,
+        )
 
     def train(self, mode: bool = True) -> Encoder:
         """Frozen parts stay in evaluation mode, so their BatchNorm statistics stand still too."""
@@ -90,17 +96,13 @@ class Encoder(RelativeTables):
         patch_types: Tensor | None = None,
         patch_masks: Tensor | None = None,
         patch_rows: Tensor | None = None,
-    ) -> EncoderOut:
+    ) -> EncoderOutput:
         """Encode a batch that may mix modalities; each row's result is that of the row alone.
 
         src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.joining.route` says;
         patch_masks (B) False hides a row's visual tokens; patch_rows (B) int64 names the row of its
         modality's tensor that each row uses, so that examples of one image share its encoding.
         ``src_lengths`` is accepted for the engine's calling convention; lengths follow from the padding.
-
-        Returns lists of one tensor each: encoder_out (S, B, D), encoder_padding_mask (B, S) True = padding,
-        position_embeddings (B, S, D) normalised, shared_positions (1, S, D) when all rows share the layout
-        (else empty); encoder_states has the input of the first layer and the output of every layer.
         """
         batch = src_tokens.size(0)
         media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
@@ -131,39 +133,30 @@ class Encoder(RelativeTables):
         Raises ConfigError when the model lacks the network, DataError when the grid exceeds the position
         table.
         """
-        network = getattr(self, f"embed_{modality}s", None)
-        if network is None:
+        front = self.front_ends.get(modality)
+        if front is None:
             raise ConfigError(
                 f"the batch has {modality} rows but this model has no {modality} network; "
                 f"build it with {modality}_encoder_name"
             )
-        if modality != "audio":
-            tensor = tensor.to(next(network.parameters()).dtype)
-        features = network.forward_features(channels_last(tensor)) if modality == "image" else network(tensor)
+        features = front.features(tensor)
         grid = features.shape[2:]
-        ids = self._media_positions(modality, grid, features.device)
+        ids = front.grid_ids(grid).to(features.device)
+        position = front.position_embeddings(ids, grid)
         features = features.flatten(2).transpose(1, 2)
         features = features if shared is None else features.index_select(0, shared)
-        options = self.config.image, self.config.video, self.config.audio
-        limits = ("sample_patch_num", "sample_video_patch_num", "sample_audio_patch_num")
-        index = MODALITIES.index(modality)
-        active = self.training or self.config.image.sample_patches_in_eval
-        limit = getattr(options[index], limits[index]) if active else None
-        table = getattr(self, f"embed_{modality}_positions")
-        position = self._stretched(table, grid) if modality == "image" else None
-        position = table(ids) if position is None else position
         n, count, channels = features.shape
-        keep = sample_tokens(n, count, limit, features.device)
+        sampling = self.training or self.config.image.sample_patches_in_eval
+        keep = sample_tokens(n, count, front.limit if sampling else None, features.device)
         if keep is None:
             ids, position = ids.unsqueeze(0), position.unsqueeze(0)
         else:
             ids, position = ids[keep], position[keep]
             features = features.gather(1, keep.unsqueeze(2).expand(-1, -1, channels))
 
-        x = getattr(self, f"{modality}_proj")(features)
-        norm = getattr(self, f"layernorm_{modality}_embedding", None)
-        x = self.embed_scale * (x if norm is None else norm(x))
-        x = self._finish(x, position, self._type_row(index, second), self.patch_layernorm_embedding)
+        x = self.embed_scale * front.project(features)
+        type_row = self._type_row(PATCH_TYPES[modality], second)
+        x = self._finish(x, position, type_row, self.patch_layernorm_embedding)
         padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         return Tokens(x, self.image_pos_ln(position), ids, padding)
 
@@ -182,37 +175,7 @@ class Encoder(RelativeTables):
             x = x + self.type_embedding.weight[type_row]
         return self.dropout(x if norm is None else norm(x))
 
-    def _media_positions(self, modality: str, grid: torch.Size, device: torch.device) -> Tensor:
-        """Position ids of a feature map: images and each video frame row by row; audio on a square grid."""
-        side = self.config.transformer.image_bucket_size
-        if modality == "audio":
-            count = grid[0] * grid[1]
-            edge = math.ceil(math.sqrt(count))
-            rows, columns, frames = edge, edge, 1
-        else:
-            count, rows, columns = grid.numel(), grid[-2], grid[-1]
-            frames = count // (rows * columns)
-        if max(rows, columns) > side:
-            raise DataError(
-                f"{modality} features form a {rows}x{columns} grid; the position table has {side}x{side} "
-                "(use smaller input, or a larger image_bucket_size)"
-            )
-        return grid_positions(rows, columns, side).repeat(frames)[:count].to(device)
-
-    def _stretched(self, table: nn.Embedding, grid: torch.Size) -> Tensor | None:
-        """Position embeddings (P, D) of ``orig_patch_image_size`` stretched over a larger grid, or None.
-
-        The stride is the network's own (reference behaviour: always 16). Relative positions stay the grid's.
-        """
-        image, side = self.config.image, self.config.transformer.image_bucket_size
-        edge = image.orig_patch_image_size // cast(int, self.embed_images.stride)
-        if not image.interpolate_position or edge < 1 or grid.numel() <= edge * edge:
-            return None
-        small = table(grid_positions(edge, edge, side).to(table.weight.device))
-        small = small.T.unflatten(1, (edge, edge)).unsqueeze(0)
-        return F.interpolate(small, size=tuple(grid), mode="bilinear")[0].flatten(1).T
-
-    def _encode(self, src_tokens: Tensor, visual: list[Tokens]) -> EncoderOut:
+    def _encode(self, src_tokens: Tensor, visual: list[Tokens]) -> EncoderOutput:
         c = self.config.transformer
         batch, length = src_tokens.shape
         if length > c.max_source_positions:
@@ -252,16 +215,7 @@ class Encoder(RelativeTables):
                 x = run(x, absolute)
             states.append(x)
         out = x if self.layer_norm is None else self.layer_norm(x)
-        return {
-            "encoder_out": [out.transpose(0, 1)],
-            "encoder_padding_mask": [padding],
-            "position_embeddings": [p.expand(batch, -1, -1)],
-            "shared_positions": [p] if shared else [],
-            "encoder_states": [s.transpose(0, 1) for s in states],
-            "encoder_embedding": [],
-            "src_tokens": [],
-            "src_lengths": [],
-        }
+        return EncoderOutput(out, padding, p, states)
 
     def _relative_index(self, visual: list[Tokens], length: int, rows: int) -> Tensor:
         """Rows of the relative table for every pair of the joined sequence (rows, S, S)."""
@@ -275,19 +229,9 @@ class Encoder(RelativeTables):
             at = end
         return index
 
-    def reorder_encoder_out(self, encoder_out: EncoderOut, new_order: Tensor) -> EncoderOut:
+    def reorder_encoder_out(self, encoder_out: EncoderOutput, new_order: Tensor) -> EncoderOutput:
         """Return the output for other rows (selection, repetition or permutation of the batch)."""
-        return select_rows(encoder_out, new_order)
+        return encoder_out.select(new_order)
 
     def max_positions(self) -> int:
         return self.config.transformer.max_source_positions
-
-
-def select_rows(encoder_out: EncoderOut, rows: Tensor) -> EncoderOut:
-    """Select batch rows of an encoder output by index (R,) int64."""
-    batch_dim = {"encoder_out": 1, "encoder_states": 1, "shared_positions": None}
-    out: dict[str, Any] = {}
-    for key, tensors in encoder_out.items():
-        dim = batch_dim.get(key, 0)
-        out[key] = tensors if dim is None else [t.index_select(dim, rows.to(t.device)) for t in tensors]
-    return out

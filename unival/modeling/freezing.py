@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from unival.modeling.joining import MODALITIES
+from unival.core.modalities import NAMES
 from unival.modeling.model import UnIVAL
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -61,7 +61,7 @@ def apply_freezing(model: UnIVAL) -> UnIVAL:
         _train_only(model, ADDED)
 
     norm_flags = {"image": freeze.freeze_resnet, "video": freeze.freeze_resnet_video, "audio": False}
-    for modality in MODALITIES:
+    for modality in NAMES:
         network = getattr(encoder, f"embed_{modality}s", None)
         if network is None:
             continue

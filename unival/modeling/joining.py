@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unival.core.modalities import FLOAT32_KEYS, MODALITIES, NAMES, TEXT_ONLY
 from unival.errors import DataError
-
-MODALITIES = ("image", "video", "audio")  # index = patch type; -1 is text only
 
 
 @dataclass(slots=True)
@@ -74,10 +75,10 @@ def route(
         )
     types = patch_types.tolist()
     out = []
-    for kind in sorted(set(types) - {-1}):
-        if not 0 <= kind < len(MODALITIES):
+    for kind in sorted(set(types) - {TEXT_ONLY}):
+        if not 0 <= kind < len(NAMES):
             raise DataError(f"patch type {kind} is unknown; use 0 image, 1 video, 2 audio or -1 text only")
-        name = MODALITIES[kind]
+        name = NAMES[kind]
         rows = [i for i, t in enumerate(types) if t == kind]
         tensor = tensors.get(name)
         if tensor is None:
@@ -92,7 +93,7 @@ def route(
 
 
 def _fitting(name: str, tensor: Tensor, batch: int, count: int, rows: Tensor | None) -> Tensor:
-    dims = {"image": 4, "video": 5, "audio": 2}[name]
+    dims = len(MODALITIES[name].shape)
     if tensor.dim() != dims:
         raise DataError(f"patch_{name}s has shape {tuple(tensor.shape)}; {dims} dimensions are expected")
     if tensor.size(0) == count:
@@ -146,3 +147,13 @@ def sample_tokens(rows: int, tokens: int, limit: int | None, device: torch.devic
     if limit is None or tokens <= limit:
         return None
     return torch.rand(rows, tokens, device=device).argsort(1)[:, :limit].sort(1).values
+
+
+def as_precision(net_input: Mapping[str, Any], precision: torch.dtype) -> dict[str, Any]:
+    """Give floating-point inputs the compute type, but for sound, whose front end works in float32."""
+    return {
+        name: value.to(precision)
+        if isinstance(value, Tensor) and value.is_floating_point() and name not in FLOAT32_KEYS
+        else value
+        for name, value in net_input.items()
+    }

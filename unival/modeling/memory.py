@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from unival.modeling.joining import as_precision
+
 MIB = 2**20
 ADAM_MOMENTS = 2
 HEADROOM = 1.1  # what an allocator cannot reuse between tensors of changing sizes
@@ -141,7 +143,7 @@ def step_memory(
     activations = inputs = step = 0
     for batch in batches:
         groups = [g for g in (batch if isinstance(batch, list) else [batch]) if g.get("nsentences")]
-        saved = forward_saves(model, [_as(group["net_input"], precision) for group in groups])
+        saved = forward_saves(model, [as_precision(group["net_input"], precision) for group in groups])
         step = max(step, _worst_moment(model, saved, width + master))
         activations = max(activations, saved.total)
         inputs = max(inputs, sum(_bytes(group["net_input"]) for group in groups))
@@ -155,16 +157,6 @@ def step_memory(
         inputs=inputs,
         step=step,
     )
-
-
-def _as(net_input: Mapping[str, Any], precision: torch.dtype) -> dict[str, Any]:
-    """Give floating-point inputs the compute type, but for sound, whose front end works in float32."""
-    return {
-        name: value.to(precision)
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and name != "patch_audios"
-        else value
-        for name, value in net_input.items()
-    }
 
 
 def _bytes(net_input: Mapping[str, Any]) -> int:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from unival.modeling.config import ModelConfig
 from unival.modeling.decoder import Decoder
 from unival.modeling.encoder import Encoder
-from unival.modeling.joining import MODALITIES
 
 INIT_STD = 0.02
 
@@ -35,7 +34,7 @@ class UnIVAL(nn.Module):
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities beside text that this model takes."""
-        return tuple(m for m in MODALITIES if hasattr(self.encoder, f"embed_{m}s"))
+        return tuple(self.encoder.front_ends)
 
     def forward(
         self,

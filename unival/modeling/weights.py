@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from unival.core.modalities import NAMES
 from unival.core.seeding import rng_for
 from unival.errors import CheckpointError
-from unival.modeling.joining import MODALITIES
 
 TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
 # Tables that construction computes from the options; a checkpoint's copies are never taken.
@@ -102,7 +102,7 @@ def modality_exceptions(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, .
     patterns = tuple(
         rf"^encoder\.(embed_{m}s\.|{m}_proj\.|layernorm_{m}_embedding\."
         + (r")" if m == "image" else rf"|embed_{m}_positions\.)")
-        for m in MODALITIES
+        for m in NAMES
     )
     return patterns, patterns
 

@@ -285,8 +285,8 @@ class Predictor:
             for rows, batch in ahead(prepare, call.batches(places, self.batch_size)):
                 with torch.no_grad():
                     out = encode(self.model, self._moved(batch)["net_input"])
-                states = out["encoder_out"][0].transpose(0, 1).float().cpu()
-                used = ~out["encoder_padding_mask"][0].cpu()
+                states = out.states.float().cpu()
+                used = ~out.padding.cpu()
                 before = states.size(1) - batch["net_input"]["src_tokens"].size(1)
                 for row, own, kept in zip(rows, states, used, strict=True):
                     results[row] = Encoding(kind, own[kept], int(kept[:before].sum()))
@@ -325,7 +325,7 @@ class Predictor:
             return self._decoders.setdefault(key, made)
 
     def _moved(self, batch: dict[str, Any]) -> dict[str, Any]:
-        from unival.evaluate.run import to_device
+        from unival.batching.batch import to_device
 
         return to_device(batch, self.device, self.precision)
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from unival.batching.batch import pad_rows
+from unival.core.modalities import KEYS
 from unival.predict.inference import Inference
-
-_MEDIA = ("patch_images", "patch_videos", "patch_audios")
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,11 @@ def select_rows(net_input: Mapping[str, Any], rows: Tensor, prev_output_tokens: 
 
     Media are shared, so that each is encoded once however often its row occurs.
     """
-    shared = {key: value for key, value in net_input.items() if key in _MEDIA}
+    shared = {key: value for key, value in net_input.items() if key in KEYS}
     chosen = {
         key: value if value is None else value.index_select(0, rows)
         for key, value in net_input.items()
-        if key not in _MEDIA
+        if key not in KEYS
     }
     chosen["prev_output_tokens"] = prev_output_tokens
     if shared and "patch_rows" not in chosen:
@@ -102,7 +101,7 @@ def _places(net_input: Mapping[str, Any]) -> Tensor:
     """For each row of a batch (B,) the row of its modality's tensor: one per row of the batch, or of its type."""
     types = net_input["patch_types"]
     places = torch.arange(len(types), device=types.device)
-    for kind, key in enumerate(_MEDIA):
+    for kind, key in enumerate(KEYS):
         of_kind = types == kind
         count = int(of_kind.sum())
         if count and len(net_input[key]) == count:

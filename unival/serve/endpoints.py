@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from unival.media.inputs import MODALITIES
+from unival.core.modalities import ModalityName
 from unival.serve.limits import ServiceLimits
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Endpoint:
             fields["n_best"] = (Annotated[int, Field(ge=1, le=limits.n_best)], 1)
         if self.modality:
             what = 'overrules what the file looks like: "audio" takes the sound of a video'
-            fields["modality"] = (Literal[MODALITIES] | None, Field(None, description=what))  # type: ignore[valid-type]
+            fields["modality"] = (ModalityName | None, Field(None, description=what))
         config = ConfigDict(extra="forbid")
         return create_model(f"{self.name.title()}Request", __config__=config, **fields)
 

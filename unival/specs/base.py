@@ -23,7 +23,6 @@ from unival.tables.layouts import Layout, get_layout
 from unival.tables.row import Row
 from unival.vocabulary.vocabulary import Vocabulary
 
-MODALITIES = ("image", "video", "audio")
 EVALUATION = "evaluation"  # purpose of the random choices that evaluation makes when asked to
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from unival.batching.batch import Asked, Example
+from unival.core.modalities import NAMES
 from unival.media.loader import MediaLoader
 from unival.specs.base import Field, TaskSpec, bad_value, compose, row_id
 from unival.specs.inputs import load_media, media_field, media_id
@@ -30,7 +31,7 @@ class CaptionSpec(TaskSpec):
     """
 
     name = "caption"
-    modalities = ("image", "video", "audio")
+    modalities = NAMES
     best_metric = "cider"
     joins_ids = True
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}

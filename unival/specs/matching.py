@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from unival.batching.batch import Example
+from unival.core.modalities import NAMES
 from unival.media.loader import MediaLoader
 from unival.specs.answers import AnswerSpec, encode_answer, label_of
 from unival.specs.base import Field, bad_value, compose, row_id, text_of
@@ -98,7 +99,7 @@ class MatchingSpec(LabelSpec):
     """``does the image describe " ... "?`` -> yes or no (reference behaviour in pretraining)."""
 
     name = "matching"
-    modalities = ("image", "video", "audio")
+    modalities = NAMES
 
     @property
     def fields(self) -> tuple[Field, ...]:

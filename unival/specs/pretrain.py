@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from unival.batching.batch import Example
+from unival.core.modalities import NAMES
 from unival.errors import ConfigError
 from unival.media.loader import MediaLoader
 from unival.specs.answers import answers_of, encode_answer
 from unival.specs.base import (
-    MODALITIES,
     Field,
     TaskSpec,
     bad_value,
@@ -68,7 +68,7 @@ class PretrainSpec(TaskSpec):
     """
 
     name = "pretrain"
-    modalities = MODALITIES
+    modalities = NAMES
     best_metric = "loss"
     generation: ClassVar[dict[str, Any]] = {"beam": 1}
 
@@ -109,7 +109,7 @@ class PretrainSpec(TaskSpec):
                 options.neg_sample_dir, options.neg_captions_video, options.neg_captions_audio
             )
             return
-        captions: dict[str, list[str]] = {name: [] for name in MODALITIES}
+        captions: dict[str, list[str]] = {name: [] for name in NAMES}
         questions: list[tuple[str, str]] = []
         objects: list[str] = []
         step = max(1, -(-len(rows) // _POOL_ROWS))
@@ -157,7 +157,7 @@ class PretrainSpec(TaskSpec):
 
     def _parse(self, row: Row) -> _Parsed:
         name = optional_text(row, "type")
-        present = [m for m in MODALITIES if row.get(m) not in (None, "")]
+        present = [m for m in NAMES if row.get(m) not in (None, "")]
         if name is None:
             modality = self.modality if self.modality in present or not present else present[0]
             kind = "caption"

@@ -1,0 +1,134 @@
+"""Front ends: what stands between a modality's tensor and the joined sequence, one class per kind of grid.
+
+A front end is a view, not a module: its network, projection, norm and position table are registered by the
+encoder under the reference's names, so that state dicts stay as published.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unival.errors import DataError
+from unival.modeling.audio import build_audio_encoder
+from unival.modeling.config import AudioConfig, ImageConfig, ModelConfig, VideoConfig
+from unival.modeling.image import build_image_encoder
+from unival.modeling.layers import channels_last
+from unival.modeling.position import grid_positions
+from unival.modeling.video import build_video_encoder
+
+
+def build_networks(config: ModelConfig) -> dict[str, nn.Module | None]:
+    """Return modality name -> network with ``out_channels``, None where the configuration has none."""
+    return {
+        "image": build_image_encoder(config.image),
+        "video": build_video_encoder(config.video),
+        "audio": build_audio_encoder(config.audio),
+    }
+
+
+@dataclass
+class FrontEnd:
+    """A modality's network, its projection to the width, a norm if asked for, a table of grid positions.
+
+    ``limit``: most tokens of a row, drawn at random, where tokens are sampled; ``side``: edge of the largest
+    grid of the position table.
+    """
+
+    name: str
+    network: nn.Module
+    projection: nn.Linear
+    norm: nn.LayerNorm | None
+    positions: nn.Embedding
+    limit: int | None
+    side: int
+
+    def features(self, tensor: Tensor) -> Tensor:
+        """Run the network: (n, C, *grid)."""
+        return self.network(self._cast(tensor))
+
+    def project(self, features: Tensor) -> Tensor:
+        """(n, P, C) -> (n, P, D)."""
+        x = self.projection(features)
+        return x if self.norm is None else self.norm(x)
+
+    def grid_ids(self, grid: torch.Size) -> Tensor:
+        """Rows of the position table (P,), feature map or frame row by row; frames share their positions."""
+        rows, columns = grid[-2], grid[-1]
+        return self._ids(rows, columns).repeat(grid.numel() // (rows * columns))
+
+    def position_embeddings(self, ids: Tensor, grid: torch.Size) -> Tensor:
+        """(P,) -> (P, D)."""
+        return self.positions(ids)
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(next(self.network.parameters()).dtype)
+
+    def _ids(self, rows: int, columns: int) -> Tensor:
+        if max(rows, columns) > self.side:
+            raise DataError(
+                f"{self.name} features form a {rows}x{columns} grid; the position table has "
+                f"{self.side}x{self.side} (use smaller input, or a larger image_bucket_size)"
+            )
+        return grid_positions(rows, columns, self.side)
+
+
+class VideoFrontEnd(FrontEnd):
+    """(n, 3, F, h, w) -> a grid per frame of the network's output."""
+
+
+@dataclass
+class ImageFrontEnd(FrontEnd):
+    """(n, 3, h, w) -> a grid. ``stretched_from``: pixels per side whose positions larger grids stretch."""
+
+    stretched_from: int | None = None
+
+    def features(self, tensor: Tensor) -> Tensor:
+        return self.network.forward_features(channels_last(self._cast(tensor)))  # type: ignore[operator]
+
+    def position_embeddings(self, ids: Tensor, grid: torch.Size) -> Tensor:
+        """Positions of the grid, or those of a smaller picture stretched over it.
+
+        The stride is the network's own (reference behaviour: always 16). Relative positions stay the grid's.
+        """
+        edge = 0 if self.stretched_from is None else self.stretched_from // cast(int, self.network.stride)
+        if edge < 1 or grid.numel() <= edge * edge:
+            return self.positions(ids)
+        weight = self.positions.weight
+        small = self.positions(grid_positions(edge, edge, self.side).to(weight.device))
+        small = small.T.unflatten(1, (edge, edge)).unsqueeze(0)
+        return F.interpolate(small, size=tuple(grid), mode="bilinear")[0].flatten(1).T
+
+
+class AudioFrontEnd(FrontEnd):
+    """(n, N) waveform -> time by frequency, numbered on the smallest square that holds all of it."""
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor  # the network makes its spectrogram in float32
+
+    def grid_ids(self, grid: torch.Size) -> Tensor:
+        edge = math.ceil(math.sqrt(grid.numel()))
+        return self._ids(edge, edge)[: grid.numel()]
+
+
+def front_end(
+    part: ImageConfig | VideoConfig | AudioConfig,
+    network: nn.Module,
+    projection: nn.Linear,
+    norm: nn.LayerNorm | None,
+    positions: nn.Embedding,
+    side: int,
+) -> FrontEnd:
+    """Return the front end of the modality that ``part`` configures."""
+    shared = (network, projection, norm, positions)
+    if isinstance(part, ImageConfig):
+        stretched = part.orig_patch_image_size if part.interpolate_position else None
+        return ImageFrontEnd("image", *shared, part.sample_patch_num, side, stretched)
+    if isinstance(part, VideoConfig):
+        return VideoFrontEnd("video", *shared, part.sample_video_patch_num, side)
+    return AudioFrontEnd("audio", *shared, part.sample_audio_patch_num, side)
