@@ -134,7 +134,8 @@ def network() -> None:
     d.words(
         560,
         592,
-        "B batch, T source text, U target, P visual or audio tokens, S joined, V vocabulary, D width, F frames, N samples",
+        "B batch, T source text, U target, P visual or audio tokens, S joined, V vocabulary, D width, "
+        "F frames, N samples",
     )
     d.save("network.svg")
 
@@ -169,7 +170,8 @@ def batch() -> None:
     d.words(
         450,
         316,
-        "Media tensors are compact: as many rows as the batch has of that type, in row order; the encoder joins them again.",
+        "Media tensors are compact: as many rows as the batch has of that type, in row order; "
+        "the encoder joins them again.",
     )
     d.save("batch.svg")
 
