@@ -45,6 +45,7 @@ EXTRAS = {
         "matplotlib>=3.7",  # the picture page of the quickstart
         "pycocoevalcap>=1.2",  # official caption scorers, to check ours against
     ],
+    "parquet": ["pyarrow>=14"],  # Parquet and Arrow tables, folders that Hugging Face's datasets saved
     "java-metrics": ["pycocoevalcap>=1.2"],  # METEOR and SPICE jars
     "imagegen": ["open_clip_torch>=2.20", "torch-fidelity>=0.3"],  # CLIP similarity, FID and IS networks
     "demo": [
@@ -61,6 +62,7 @@ EXTRAS = {
         "httpx>=0.27",  # clients in tests
         "selenium>=4.20",  # the demo page in a real browser, where one is installed
         "transformers>=4.40",  # checks that an exported folder loads there
+        "datasets>=2.14",  # checks that its saved folders are read; brings pyarrow
         "ruff>=0.6",
         "mypy>=1.10",
         "types-PyYAML",

@@ -21,12 +21,16 @@ _POLL = 0.01
 
 def data_facts(sources: Sequence[DataSource], files: Sequence[Path] = ()) -> dict[str, str]:
     """What tells one rank's data from another's: path and size of tables and other files, rows that are read."""
-    tables = {s.name: f"{_sized(Path(s.table.path))}, {len(s.table)} rows" for s in sources}
+    tables = {s.name: f"{_sized(*map(Path, s.table.files))}, {len(s.table)} rows" for s in sources}
     return tables | {file.name: _sized(file) for file in files}
 
 
-def _sized(path: Path) -> str:
-    return f"{path}: {path.stat().st_size} bytes" if path.exists() else f"{path}: absent"
+def _sized(*files: Path) -> str:
+    absent = [file for file in files if not file.exists()]
+    if absent:
+        return f"{absent[0]}: absent"
+    several = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{files[0]}{several}: {sum(file.stat().st_size for file in files)} bytes"
 
 
 def check_together(facts: Mapping[str, str], device: Any, seconds: float, limit: float = _REDUCE) -> None:

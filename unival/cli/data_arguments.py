@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from unival.vocabulary.vocabulary import Vocabulary
 
 
+TABLE = "a table (.tsv, .csv, .jsonl, .parquet, .arrow, .tar, a saved folder) or a table description (.yaml)"
+
+
 def add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", required=True, help="caption, vqa, grounding, entailment, matching, ...; also video_caption"
@@ -22,7 +25,7 @@ def add_task(parser: argparse.ArgumentParser) -> None:
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", help="a .tsv, .csv or .jsonl file, or a table description (.yaml)")
+    parser.add_argument("table", help=TABLE)
     add_task(parser)
     parser.add_argument("--image-dir", metavar="FOLDER", help="folder or .tar that media paths start from")
     parser.add_argument("--selected-cols", help="columns of a TSV without header, e.g. 0,4,2")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from unival.cli.data_arguments import TABLE
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the table and the shares of its parts."""
-    parser.add_argument("table", help="a .tsv, .csv or .jsonl file, or a table description (.yaml)")
+    parser.add_argument("table", help=TABLE)
     parser.add_argument(
         "--by", required=True, metavar="COLUMN", help="rows with the same value stay together"
     )

@@ -121,7 +121,7 @@ def _asked(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _files(inputs: list[str], modality: str) -> list[str]:
-    from unival.datatools.own.sources.folder import ENDINGS
+    from unival.media.endings import ENDINGS
 
     found: list[str] = []
     for name in inputs:

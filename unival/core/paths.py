@@ -49,7 +49,7 @@ def expand(text: str) -> str:
 
 
 def expand_braces(text: str) -> list[str]:
-    """Turn ``a_{1..3}.tsv`` into three names; text without braces is returned alone."""
+    """Turn ``a_{1..3}.tsv`` into three names (``{001..100}`` keeps its zeros); text without braces stays alone."""
     match = _BRACES.search(text)
     if match is None:
         return [text]
@@ -57,4 +57,6 @@ def expand_braces(text: str) -> list[str]:
     if last < first:
         raise ConfigError(f"'{match.group(0)}' counts downwards; write the smaller number first")
     head, tail = text[: match.start()], text[match.end() :]
-    return [name for number in range(first, last + 1) for name in expand_braces(f"{head}{number}{tail}")]
+    digits = len(match.group(1)) if match.group(1).startswith("0") else 1
+    numbers = [f"{number:0{digits}}" for number in range(first, last + 1)]
+    return [name for number in numbers for name in expand_braces(f"{head}{number}{tail}")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from unival.errors import CheckpointError
@@ -49,13 +49,13 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     return sha256(files)
 
 
-def table_hash(source: str | os.PathLike[str], data: str) -> str:
-    """SHA-256 of a table's file, and of the description that selects its rows when ``source`` is one.
+def table_hash(source: str | os.PathLike[str], files: Sequence[str]) -> str:
+    """SHA-256 of a table's files, and of the description that selects its rows when ``source`` is one.
 
     Media files are not hashed.
     """
-    same = os.path.abspath(source) == os.path.abspath(data)
-    return sha256([data] if same else [source, data])
+    described = os.path.isfile(source) and os.path.abspath(source) not in map(os.path.abspath, files)
+    return sha256([source, *files] if described else files)
 
 
 def versions() -> dict[str, str]:

@@ -60,7 +60,7 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
     identity = {
         "checkpoint_sha256": file_hash(args.checkpoint),
         "weights": loaded.weights,
-        "data_sha256": table_hash(described, table.path),
+        "data_sha256": table_hash(described, table.files),
         "options": cli_options.to_dict(options),
         "precision": args.precision,
     }

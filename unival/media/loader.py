@@ -7,8 +7,9 @@ import binascii
 import os
 from typing import TYPE_CHECKING, Any
 
+from unival.media.columnar import read_cell
 from unival.media.source import DEFAULT_LIMITS, Limits, MediaError
-from unival.media.tar import read_member
+from unival.media.tar import Member, read_member
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +22,9 @@ class MediaLoader:
     A reference is a string, a path, a file's bytes, or a medium in memory (unival.media.memory). A string
     with a "." in it is a path: absolute or below ``root``, or below ``table_dir`` (the folder of the table)
     without a root. "x.tar/member" is a member of an uncompressed archive, and ``root`` may be such an archive
-    itself. A string without a "." is the file's content in base64, standard or URL-safe (neither alphabet has
-    the dot). A ``Path`` is a path with or without a dot.
+    itself; "x.parquet/7/image" is a cell of a Parquet or Arrow file. A string without a "." is the file's
+    content in base64, standard or URL-safe (neither alphabet has the dot). A ``Path`` is a path with or
+    without a dot.
     A relative ``root`` that is not below the working directory is looked up below ``table_dir``.
 
     Holds nothing but strings, so it can be pickled and used in any number of worker processes.
@@ -100,6 +102,13 @@ class MediaLoader:
         if not os.path.isabs(path):
             base = self.root if self.root is not None else self.table_dir
             path = os.path.join(base, path) if base is not None else path
+        if isinstance(path, Member):
+            return path.read(), str(path)
+        cell = read_cell(path)
+        if isinstance(cell, bytes):
+            return cell, path
+        if cell is not None:  # a path stands there in place of the content
+            path = cell if os.path.isabs(cell) else os.path.join(self.root or self.table_dir or "", cell)
         archive, _, member = path.partition(".tar/")
         if member and not os.path.isdir(archive + ".tar"):
             return read_member(archive + ".tar", member), path

@@ -11,6 +11,28 @@ from unival.errors import nearest
 from unival.media.source import MediaError
 
 
+class Member(str):
+    """The reference ``archive.tar/member`` with the member's place, so that it is read without an index.
+
+    As a plain string (in a JSON file) it means the same.
+    """
+
+    archive: str
+    offset: int
+    size: int
+
+    @classmethod
+    def at(cls, archive: str, member: str, offset: int, size: int) -> Member:
+        """Make the reference of a member whose content is ``size`` bytes from ``offset`` of the archive."""
+        made = cls(f"{archive}/{member}")
+        made.archive, made.offset, made.size = archive, offset, size
+        return made
+
+    def read(self) -> bytes:
+        """Content of the member. Raises MediaError."""
+        return _content(self, self.archive, self.offset, self.size)
+
+
 def read_member(archive: str, member: str) -> bytes:
     """Content of one member. Raises MediaError (no archive, no member, cut-off archive).
 
@@ -25,7 +47,10 @@ def read_member(archive: str, member: str) -> bytes:
             f"{archive}/{member}",
             f"the archive of {len(index)} files has no such member.{nearest(name, _similar(name, index))}",
         )
-    offset, size = place
+    return _content(f"{archive}/{member}", archive, *place)
+
+
+def _content(name: str, archive: str, offset: int, size: int) -> bytes:
     try:
         with open(archive, "rb", buffering=0) as file:
             file.seek(offset)
@@ -33,9 +58,9 @@ def read_member(archive: str, member: str) -> bytes:
             while 0 < len(data) < size and (part := file.read(size - len(data))):
                 data += part
     except OSError as error:
-        raise MediaError(f"{archive}/{member}", f"cannot be read ({error.strerror})") from error
+        raise MediaError(name, f"cannot be read ({error.strerror})") from error
     if len(data) != size:
-        raise MediaError(f"{archive}/{member}", f"the archive ends after {len(data)} of {size} bytes")
+        raise MediaError(name, f"the archive ends after {len(data)} of {size} bytes")
     return data
 
 

@@ -1,23 +1,27 @@
-"""Tables of rows: TSV, CSV and JSONL files with random access, described or as they are."""
+"""Tables of rows with random access: TSV, CSV, JSONL, Parquet, Arrow, WebDataset; described or as they are."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unival.errors import ConfigError, DataError, nearest
 from unival.tables.base import ConcatTable, Table, concat
+from unival.tables.columnar import ColumnarTable
 from unival.tables.csv import CsvTable
 from unival.tables.delimited import require
 from unival.tables.describe import DescribedTable, read_description, template_columns
 from unival.tables.jsonl import JsonlTable
 from unival.tables.layouts import LAYOUTS, Layout, get_layout
 from unival.tables.row import Row
+from unival.tables.several import files_of
 from unival.tables.tsv import TsvTable
+from unival.tables.webdataset import WebDatasetTable
 
 __all__ = [
     "LAYOUTS",
+    "ColumnarTable",
     "ConcatTable",
     "CsvTable",
     "JsonlTable",
@@ -25,12 +29,20 @@ __all__ = [
     "Row",
     "Table",
     "TsvTable",
+    "WebDatasetTable",
     "concat",
     "get_layout",
     "open_table",
 ]
 
-_FORMATS = ("tsv", "csv", "jsonl")
+_OTHERS: dict[str, Callable[..., Table]] = {
+    "jsonl": JsonlTable,
+    "parquet": ColumnarTable,
+    "arrow": ColumnarTable,
+    "webdataset": WebDatasetTable,
+}
+_FORMATS = ("tsv", "csv", *_OTHERS)
+_ENDINGS = {"feather": "arrow", "tar": "webdataset"}
 
 
 def open_table(
@@ -44,12 +56,13 @@ def open_table(
 ) -> Table:
     """Open a table for random access.
 
-    ``source``: the path of a .tsv, .csv or .jsonl file, or a description (mapping or YAML file, see
-    ``unival.tables.describe``). ``fields``: the fields a task reads (objects with ``name`` and ``required``,
-    or names); required ones must be columns. ``layout`` and ``selected_cols``: the column order of a
-    reference file without header (``unival.tables.layouts``). ``media_root``: where media references start;
-    a description's ``media`` wins over it, and the default is the table's folder. ``header``: True or False
-    overrules the header decision (``unival.tables.delimited``). What a description says of layout,
+    ``source``: the path of a .tsv, .csv, .jsonl, .parquet, .arrow or (WebDataset) .tar file, of a folder that
+    ``datasets.save_to_disk`` wrote, several files (``train-*.parquet``, ``{000..099}.tar``), or a description
+    (mapping or YAML file, see ``unival.tables.describe``). ``fields``: the fields a task reads (objects with
+    ``name`` and ``required``, or names); required ones must be columns. ``layout`` and ``selected_cols``: the
+    column order of a reference file without header (``unival.tables.layouts``). ``media_root``: where media
+    references start; a description's ``media`` wins over it, and the default is the table's folder. ``header``:
+    True or False overrules the header decision (``unival.tables.delimited``). What a description says of layout,
     selected_cols and header wins over the arguments.
 
     Raises ConfigError for a description that cannot be meant and DataError (file, line, column) for data
@@ -72,37 +85,48 @@ def open_table(
                 )
     else:
         path = os.fspath(source)
-    form = description.get("format") or os.path.splitext(path)[1].lstrip(".").lower()
-    if form in ("gz", "bz2", "xz", "zst"):
-        raise ConfigError(
-            f"{path}: rows are read in any order, which '{form}' cannot; decompress the file first"
-        )
-    if form not in _FORMATS:
-        raise ConfigError(
-            f"{path}: '{form}' is not a table format; formats: {', '.join(_FORMATS)}."
-            f"{nearest(form, _FORMATS)} For a file with another ending, set 'format:' in a table description."
-        )
+    form = description.get("format")
+    files = files_of(path)
     if media_root is None:
-        media_root = os.path.dirname(os.path.abspath(path))
-    if form == "jsonl":
-        table: Table = JsonlTable(path, media_root=media_root)
-    else:
-        layout = description.get("layout") or layout
-        selected = description.get("selected_cols")
-        explicit = description.get("header")
-        table = (TsvTable if form == "tsv" else CsvTable)(
+        media_root = os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path))
+    given = description.get("layout") or layout
+    selected = description.get("selected_cols")
+    explicit = description.get("header")
+
+    def open_file(path: str) -> Table:
+        kind = _format(path, form)
+        if kind in _OTHERS:
+            return _OTHERS[kind](path, media_root=media_root)
+        return (TsvTable if kind == "tsv" else CsvTable)(
             path,
             header=header if explicit is None else explicit,
-            layout=get_layout(layout) if isinstance(layout, str) else layout,
+            layout=get_layout(given) if isinstance(given, str) else given,
             selected_cols=selected_cols if selected is None else _as_selection(selected, name),
             required=_file_columns(required, description, name),
             optional=[str(getattr(f, "name", f)) for f in fields or ()],
             media_root=media_root,
         )
+
+    table = open_file(path) if files == [path] else ConcatTable([open_file(file) for file in files], path)
     if any(description.get(key) for key in ("where", "fields", "constants", "group", "limit")):
         table = DescribedTable(table, description, name)
     require(table, required)
     return table
+
+
+def _format(path: str, form: str | None) -> str:
+    ending = os.path.splitext(path)[1].lstrip(".").lower()
+    if form is None and ending in ("gz", "bz2", "xz", "zst", "tgz"):
+        raise ConfigError(
+            f"{path}: rows are read in any order, which '{ending}' cannot; decompress the file first"
+        )
+    form = form or _ENDINGS.get(ending, ending)
+    if form not in _FORMATS:
+        raise ConfigError(
+            f"{path}: '{form}' is not a table format; formats: {', '.join(_FORMATS)}."
+            f"{nearest(form, _FORMATS)} For a file with another ending, set 'format:' in a table description."
+        )
+    return form
 
 
 def _resolve(path: Any, folder: str) -> str:

@@ -47,6 +47,11 @@ class Table(ABC):
         """Return what reads the media that the rows refer to."""
         return MediaLoader(self.media_root, os.path.dirname(os.path.abspath(self.path)), limits)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that hold the rows."""
+        return (self.path,)
+
     def _position(self, index: int) -> int:
         size = len(self)
         if not -size <= index < size:
@@ -217,14 +222,17 @@ def _without_break(raw: bytes) -> bytes:
 
 
 class ConcatTable(Table):
-    """Several tables one after the other; a row keeps its own file, line and media root."""
+    """Several tables one after the other; a row keeps its own file, line and media root.
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    ``path``: what they are called together, else their paths.
+    """
+
+    def __init__(self, tables: Sequence[Table], path: str | None = None) -> None:
         if not tables:
             raise ConfigError("concat needs at least one table")
         self.tables = tuple(tables)
         self._ends = np.cumsum([len(t) for t in self.tables]).tolist()
-        self.path = ",".join(t.path for t in self.tables)
+        self.path = path or ",".join(t.path for t in self.tables)
         shared = set.intersection(*(set(t.columns) for t in self.tables))
         self.columns = tuple(c for c in self.tables[0].columns if c in shared)
         roots = {t.media_root for t in self.tables}
@@ -237,6 +245,10 @@ class ConcatTable(Table):
         position = self._position(index)
         which = bisect_right(self._ends, position)
         return self.tables[which][position - (self._ends[which - 1] if which else 0)]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(file for table in self.tables for file in table.files)
 
     def matching(self, accept: dict[str, Callable[[Any], bool]]) -> npt.NDArray[np.int64]:
         starts = [0, *self._ends[:-1]]

@@ -1,4 +1,4 @@
-"""Table descriptions: a mapping (or YAML file) that makes any TSV, CSV or JSONL file readable as it is.
+"""Table descriptions: a mapping (or YAML file) that makes any table readable as it is.
 
 path: flickr8k_small/captions.tsv     # relative to the description's folder
 where: {split: train}                 # keep rows whose value is this, or one of a list
@@ -7,7 +7,7 @@ constants: {dataset: flickr8k}        # canonical name: the same value in every 
 media: flickr8k_small/images_train.tar  # folder or tar that media references start from
 group: image                          # one row per value of this name; other values become lists
 limit: 1000                           # the first rows (or groups) that pass
-format: tsv | csv | jsonl             # where the file's ending does not say it
+format: tsv | csv | jsonl | parquet | arrow | webdataset  # where the file's ending does not say it
 header: true | false                  # where the header rule decides wrongly
 layout: caption                       # a reference layout, for files without header
 selected_cols: "0,4,2"
@@ -50,7 +50,10 @@ def read_description(source: str | Mapping[str, Any]) -> tuple[dict[str, Any], s
                 f"{name}: unknown key '{key}'.{nearest(str(key), KEYS)} Keys: {', '.join(KEYS)}"
             )
     kinds: dict[str, tuple[tuple[type, ...], str]] = {
-        "path": ((str, os.PathLike), "the path of a .tsv, .csv or .jsonl file"),
+        "path": (
+            (str, os.PathLike),
+            "the path of a table: a .tsv, .csv, .jsonl, .parquet, .arrow or .tar file",
+        ),
         "where": ((Mapping,), "a mapping such as {split: train}"),
         "fields": ((Mapping,), "a mapping such as {caption: sentence}"),
         "constants": ((Mapping,), "a mapping such as {type: caption}"),
@@ -58,7 +61,7 @@ def read_description(source: str | Mapping[str, Any]) -> tuple[dict[str, Any], s
         "group": ((str,), "the name of one column, such as image"),
         "limit": ((int,), "a number of rows of at least 1"),
         "header": ((bool,), "true or false"),
-        "format": ((str,), "tsv, csv or jsonl"),
+        "format": ((str,), "tsv, csv, jsonl, parquet, arrow or webdataset"),
         "layout": ((str,), "the name of a layout"),
     }
     for key, (types, expected) in kinds.items():
@@ -198,6 +201,10 @@ class DescribedTable(Table):
             if len(distinct) > 1:
                 values[name] = distinct
         return Row(values, rows[0].path, rows[0].line, rows[0].media_root)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.table.files
 
     def _row(self, position: int) -> Row:
         row = self.table[position if self._rows is None else int(self._rows[position])]

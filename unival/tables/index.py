@@ -1,4 +1,4 @@
-"""Where each record of a text file starts: scanned once, kept in a sidecar file, shared by all processes.
+"""Where each record of a file starts: scanned once, kept in a sidecar file, shared by all processes.
 
 The sidecar (``<table>.idx``) is a 64-byte header and int64 numbers: the byte offset of every record, then
 one final offset, the end of the last record. For CSV each offset is paired with its line number, since a
@@ -26,14 +26,18 @@ from unival.errors import DataError
 
 Offsets = npt.NDArray[np.int64]
 Write = Callable[[Offsets], object]
+Scanner = Callable[
+    [str, Write], None
+]  # passes the offset (n, 1) of every record, and last the end, to the second
 
 SUFFIX = ".idx"
 VERSION = 1
 _MAGIC = b"UNIVALIX"
-_HEADER = struct.Struct("<8sIIqqqq")  # magic, version, width, table size, table mtime_ns, records, csv
+_HEADER = struct.Struct("<8sIIqqqq")  # magic, version, width, table size, table mtime_ns, records, kind
 _HEADER_BYTES = 64
 _CHUNK = 4 << 20  # large enough for full disk speed, small enough to stay in a processor's cache
 _NEWLINE, _QUOTE, _COMMA = 10, 34, 44
+_CSV, _OTHER = 1, 2  # kinds of records; 0 are lines
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +63,11 @@ class Index:
         return int(self.offsets[record, 1]) if self.offsets.shape[1] == 2 else record + 1
 
 
-def open_index(path: str, *, quoted: bool = False) -> Index:
+def open_index(path: str, *, quoted: bool = False, scanner: Scanner | None = None) -> Index:
     """Return the index of ``path``, building it if there is no valid one.
 
     ``quoted``: records follow CSV quoting (RFC 4180), so a line break inside quotes does not end one.
+    ``scanner``: finds the records of a file that is no text.
     The sidecar is looked for beside the table, then in the cache folder (``$UNIVAL_CACHE``, else
     ``$XDG_CACHE_HOME/unival``, else ``~/.cache/unival``); it is written to the first of the two that can be
     written. One process builds while the others wait for its lock. A sidecar whose size, modification time
@@ -71,10 +76,11 @@ def open_index(path: str, *, quoted: bool = False) -> Index:
     Raises DataError for an absent, unreadable or empty file, for UTF-16 text, for a file that changes
     during the scan and, with ``quoted``, for quotes that do not follow the rules.
     """
+    kind = _OTHER if scanner is not None else int(quoted)
     status = _status(path)
     places = sidecar_places(path)
     for place in places:
-        found = _load(place, status, quoted)
+        found = _load(place, status, kind)
         if found is not None:
             return found
     for place in places:
@@ -83,10 +89,10 @@ def open_index(path: str, *, quoted: bool = False) -> Index:
         try:
             with _lock(place + ".lock"):
                 status = _status(path)
-                found = _load(place, status, quoted)  # another process may have built it while we waited
+                found = _load(place, status, kind)  # another process may have built it while we waited
                 if found is None:
-                    _build_file(path, place, quoted)
-                    found = _load(place, _status(path), quoted)
+                    _build_file(path, place, kind, scanner)
+                    found = _load(place, _status(path), kind)
         except OSError as error:  # full disk, folder without permission, quota
             log.info("cannot write %s (%s)", place, error)
             continue
@@ -99,7 +105,7 @@ def open_index(path: str, *, quoted: bool = False) -> Index:
         stacklevel=2,
     )
     parts: list[Offsets] = []
-    before = _scan(path, quoted, parts.append)
+    before = _scan(path, quoted, parts.append, scanner)
     return Index(np.concatenate(parts), before.st_size, before.st_mtime_ns, None)
 
 
@@ -127,7 +133,10 @@ def _status(path: str) -> os.stat_result:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path=path) from None
     if not stat.S_ISREG(status.st_mode):
-        raise DataError("is not a regular file; a table is a .tsv, .csv, .jsonl or .yaml file", path=path)
+        raise DataError(
+            "is not a regular file; a table is a .tsv, .csv, .jsonl, .parquet, .arrow, .tar or .yaml file",
+            path=path,
+        )
     if status.st_size == 0:
         raise DataError("the file is empty; a table needs at least one row", path=path)
     return status
@@ -173,7 +182,7 @@ def _lock(path: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _load(place: str, status: os.stat_result, quoted: bool) -> Index | None:
+def _load(place: str, status: os.stat_result, kind: int) -> Index | None:
     """Return the sidecar's index if it fits the table as it is now, else None."""
     try:
         with open(place, "rb") as handle:
@@ -181,10 +190,10 @@ def _load(place: str, status: os.stat_result, quoted: bool) -> Index | None:
             length = os.fstat(handle.fileno()).st_size
             if len(header) < _HEADER_BYTES:
                 return None
-            magic, version, width, size, mtime_ns, records, csv = _HEADER.unpack_from(header)
+            magic, version, width, size, mtime_ns, records, found = _HEADER.unpack_from(header)
             if (magic, version, size, mtime_ns) != (_MAGIC, VERSION, status.st_size, status.st_mtime_ns):
                 return None
-            if csv != quoted or width != 1 + quoted or records < 1:
+            if found != kind or width != _width(kind) or records < 1:
                 return None
             if length != _HEADER_BYTES + 8 * width * (records + 1):
                 return None
@@ -196,19 +205,24 @@ def _load(place: str, status: os.stat_result, quoted: bool) -> Index | None:
     return Index(np.asarray(mapped).view(np.ndarray), size, mtime_ns, place)
 
 
-def _build_file(path: str, place: str, quoted: bool) -> None:
+def _width(kind: int) -> int:
+    """Numbers of a record: CSV has its line beside its offset."""
+    return 2 if kind == _CSV else 1
+
+
+def _build_file(path: str, place: str, kind: int, scanner: Scanner | None) -> None:
     temporary = f"{place[: -len(SUFFIX)]}.{os.getpid()}.{time.monotonic_ns()}.tmp{SUFFIX}"
     started = time.monotonic()
     try:
         with open(temporary, "xb") as out:
             out.write(bytes(_HEADER_BYTES))
-            before = _scan(path, quoted, lambda part: out.write(np.ascontiguousarray(part, "<i8").data))
-            width = 1 + quoted
+            before = _scan(
+                path, kind == _CSV, lambda part: out.write(np.ascontiguousarray(part, "<i8").data), scanner
+            )
+            width = _width(kind)
             records = (out.tell() - _HEADER_BYTES) // (8 * width) - 1
             out.seek(0)
-            out.write(
-                _HEADER.pack(_MAGIC, VERSION, width, before.st_size, before.st_mtime_ns, records, quoted)
-            )
+            out.write(_HEADER.pack(_MAGIC, VERSION, width, before.st_size, before.st_mtime_ns, records, kind))
             out.flush()
             os.fsync(out.fileno())
         os.replace(temporary, place)
@@ -217,7 +231,7 @@ def _build_file(path: str, place: str, quoted: bool) -> None:
     log.info("indexed %s: %d records in %.1f s -> %s", path, records, time.monotonic() - started, place)
 
 
-def _scan(path: str, quoted: bool, write: Write) -> os.stat_result:
+def _scan(path: str, quoted: bool, write: Write, scanner: Scanner | None = None) -> os.stat_result:
     """Pass the offsets of all records to ``write`` in order; return the file's status before the scan."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -225,20 +239,27 @@ def _scan(path: str, quoted: bool, write: Write) -> os.stat_result:
         raise DataError(f"cannot be read: {error.strerror}; check its permissions", path=path) from None
     try:
         before = os.fstat(handle)
-        head = os.pread(handle, 3, 0)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError("is UTF-16 text; save it as UTF-8", path=path, line=1)
-        start = 3 if head == b"\xef\xbb\xbf" else 0
-        end = _content_end(handle, start, before.st_size)
-        if end == start:
-            raise DataError("the file is empty; a table needs at least one row", path=path)
-        (_scan_quoted if quoted else _scan_lines)(path, handle, start, end, write)
+        if scanner is not None:
+            scanner(path, write)
+        else:
+            _scan_text(path, handle, before.st_size, quoted, write)
         after = os.fstat(handle)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise DataError("changed while it was being indexed; wait until it is complete", path=path)
         return before
     finally:
         os.close(handle)
+
+
+def _scan_text(path: str, handle: int, size: int, quoted: bool, write: Write) -> None:
+    head = os.pread(handle, 3, 0)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError("is UTF-16 text; save it as UTF-8", path=path, line=1)
+    start = 3 if head == b"\xef\xbb\xbf" else 0
+    end = _content_end(handle, start, size)
+    if end == start:
+        raise DataError("the file is empty; a table needs at least one row", path=path)
+    (_scan_quoted if quoted else _scan_lines)(path, handle, start, end, write)
 
 
 def _content_end(handle: int, start: int, end: int) -> int:

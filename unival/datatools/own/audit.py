@@ -13,6 +13,7 @@ from unival.batching.batch import Example
 from unival.datatools.own.sample import evenly
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
+from unival.media.endings import kind_of
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.preparation import prepare_row
 from unival.tables import Row, Table
@@ -131,7 +132,7 @@ def _count(
         found.longest_target = max(found.longest_target, len(example.target))
     value = row.get(spec.modality, None)
     if isinstance(value, str):
-        found.media["base64" if "." not in value else os.path.splitext(value)[1].lower()] += 1
+        found.media[kind_of(value)] += 1
     name = spec.item_id(row)
     found.repeated_ids += name in ids and not spec.joins_ids
     ids.add(name)

@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, DataError, nearest
+from unival.media.endings import ENDINGS
 from unival.specs import TaskSpec
 from unival.tables import Row, Table, open_table
 
-ENDINGS = {
-    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    "video": (".mp4", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg", ".gif"),
-    "audio": (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"),
-}
 # Names under which people keep a field; the field's own name always counts.
 USUAL = {
     "image": ("file", "filename", "file_name", "path", "image_path", "img", "image_file", "image_id"),

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unival.datatools.own.sources.folder import ENDINGS
 from unival.errors import DataError
+from unival.media.endings import ENDINGS
 from unival.media.tar import members, read_member
 from unival.specs import TaskSpec
 
