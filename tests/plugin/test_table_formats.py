@@ -12,6 +12,7 @@ from unival.media import MediaLoader
 from unival.tables import open_table
 
 pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def rows(path: Path, world: Path) -> list[tuple[str, str, bytes]]:
@@ -24,7 +25,7 @@ def rows(path: Path, world: Path) -> list[tuple[str, str, bytes]]:
 def to_parquet(found: list[tuple[str, str, bytes]], path: Path) -> Path:
     images = [{"bytes": data, "path": None} for _, _, data in found]
     columns = {"id": [f[0] for f in found], "caption": [f[1] for f in found], "image": images}
-    pa.parquet.write_table(pa.table(columns), path, row_group_size=10)
+    parquet.write_table(pa.table(columns), path, row_group_size=10)
     return path
 
 

@@ -22,6 +22,7 @@ from unival.specs import get_spec
 from unival.tables import Table, open_table
 
 pa = pytest.importorskip("pyarrow")
+parquet, feather = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow.feather")
 
 ROWS, GROUP = 30, 7
 HUGGING_FACE = b'{"info": {"features": {"label": {"names": ["yes", "no", "maybe"], "_type": "ClassLabel"}}}}'
@@ -57,9 +58,9 @@ def write(kind: str, folder: Path) -> Path:
         folder / f"{kind}.{'parquet' if kind == 'parquet' else 'feather' if kind == 'feather' else 'arrow'}"
     )
     if kind == "parquet":
-        pa.parquet.write_table(table, path, row_group_size=GROUP)
+        parquet.write_table(table, path, row_group_size=GROUP)
     elif kind in ("feather", "file"):
-        pa.feather.write_feather(
+        feather.write_feather(
             table, path, compression="lz4" if kind == "feather" else "uncompressed", chunksize=GROUP
         )
     else:
@@ -135,7 +136,7 @@ def test_forked_workers_read_what_their_parent_opened(files: dict[str, Path], ki
 
 def test_several_files_are_one_table(tmp_path: Path) -> None:
     for number in range(3):
-        pa.parquet.write_table(contents(4), tmp_path / f"train-{number:03}.parquet")
+        parquet.write_table(contents(4), tmp_path / f"train-{number:03}.parquet")
     for name in ("train-*.parquet", "train-{000..002}.parquet"):
         table = open_table(tmp_path / name, ("image", "captions"))
         assert len(table) == 12 and table[9].place == f"{tmp_path / 'train-002.parquet'}, row 2"
@@ -192,8 +193,8 @@ def test_cut_off_files_are_refused(files: dict[str, Path], kind: str, tmp_path: 
 
 def test_a_damaged_row_group_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pa.parquet.write_table(contents(), path, row_group_size=GROUP, compression="zstd")
-    column = pa.parquet.ParquetFile(path).metadata.row_group(2).column(2)
+    parquet.write_table(contents(), path, row_group_size=GROUP, compression="zstd")
+    column = parquet.ParquetFile(path).metadata.row_group(2).column(2)
     data = bytearray(path.read_bytes())
     start = column.dictionary_page_offset or column.data_page_offset
     data[start : start + column.total_compressed_size] = os.urandom(column.total_compressed_size)
@@ -212,7 +213,7 @@ def test_media_that_are_none_are_named(tmp_path: Path) -> None:
         "images": [pair, pair[1:]],
         "raw": [picture(40), picture(41)],
     }
-    pa.parquet.write_table(pa.table(rows), path)
+    parquet.write_table(pa.table(rows), path)
     table, media = open_table(path), MediaLoader()
     with pytest.raises(MediaError, match=r"a\.parquet/0/image: holds neither content nor a path"):
         media.image(table[0]["image"])
@@ -228,9 +229,9 @@ def test_media_that_are_none_are_named(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pa.parquet.write_table(contents(4), path)
+    parquet.write_table(contents(4), path)
     table = open_table(path)
-    pa.parquet.write_table(contents(5), path)
+    parquet.write_table(contents(5), path)
     with pytest.raises(DataError, match="changed while it was open"):
         table[0]
 
@@ -239,7 +240,7 @@ def test_memory_stays_within_its_room(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(columnar, "KEPT_BYTES", 4 << 20)
     path = tmp_path / "a.parquet"
     noise = [os.urandom(1 << 17) for _ in range(8)]
-    pa.parquet.write_table(pa.table({"image": noise * 14, "n": range(112)}), path, row_group_size=8)
+    parquet.write_table(pa.table({"image": noise * 14, "n": range(112)}), path, row_group_size=8)
     file = open_columnar(str(path))[0]
     before = pa.total_allocated_bytes()
     for number in (*range(0, 112, 5), 3, 111):
