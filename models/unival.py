@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
@@ -21,7 +21,12 @@ logger = logging.getLogger(__name__)
 
 @register_model("unival")
 class UnivalModel(UnIVAL, BaseFairseqModel):
-    """:class:`unival.modeling.model.UnIVAL` as a fairseq model; state-dict keys are the same."""
+    """:class:`unival.modeling.model.UnIVAL` as a fairseq model; state-dict keys are the same.
+
+    ``missing_keys``: those that the last state dict lacked.
+    """
+
+    missing_keys: Sequence[str] = ()
 
     @classmethod
     def add_args(cls, parser: Any) -> None:
@@ -55,6 +60,7 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
         """
         missing, unexpected = modality_exceptions(self)
         report = load_into(self, dict(state_dict), allow_missing=missing, allow_unexpected=unexpected)
+        self.missing_keys = report.missing  # for the trainer, which the engine does not hand the report
         if report.missing or report.unexpected or report.resized:
             logger.info(str(report))
         return report

@@ -58,6 +58,7 @@ class UnivalTask(LegacyFairseqTask):
         self.dummy = False  # set by the trainer: the current batch only keeps this rank in step
         self.log_scores: Any = lambda record: None
         self.lineage: list[str] = []  # hashes of the checkpoints that the weights descend from, oldest first
+        self.untrained: list[str] = []  # modalities whose networks are built, random, and used by no row
         self._validating = False
         self._trained = False
 
@@ -133,6 +134,10 @@ class UnivalTask(LegacyFairseqTask):
             self.broken.expect(len(dataset) // world)
         else:
             self.validation = Validation(sources, self.vocabulary, self.cfg)
+
+    def held_modalities(self) -> dict[str, str]:
+        """Modalities of the rows, each with what needs it, for messages."""
+        return {self.spec.modality: f"task '{self.args.task}'"} if self.spec.reads_media else {}
 
     def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
         """Batches of all ranks for one epoch: a seeded permutation in training, table order otherwise."""
@@ -299,12 +304,14 @@ class UnivalTask(LegacyFairseqTask):
                 "options": cli_options.to_dict(self.options),
                 "decoding": {"mode": self.cfg.val_inference_type, "settings": dict(self.cfg.eval_args or {})},
                 "lineage": self.lineage,
+                "untrained": self.untrained,
             }
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the lineage; all else is a function of the options."""
+        """Restore the lineage and what was never trained; all else is a function of the options."""
         self.lineage = list(state.get("unival", {}).get("lineage", []))
+        self.untrained = list(state.get("unival", {}).get("untrained", []))
 
     def check_checkpoint(self, filename: str) -> None:
         """Compare a checkpoint's vocabulary and architecture with this run's before its weights are taken.

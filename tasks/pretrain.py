@@ -143,7 +143,7 @@ class UnifyTask(UnivalTask):
             built = named not in (None, "none")
             if modality in held and not built:
                 raise ConfigError(
-                    f"source '{held[modality]}' has rows with {modality}: name the {modality} network with "
+                    f"{held[modality]} has rows with {modality}: name the {modality} network with "
                     f"--{option.replace('_', '-')}"
                 )
             if modality not in held and built and not self.mix.build_unused_encoders:
@@ -158,13 +158,13 @@ class UnifyTask(UnivalTask):
         return options[f"{modality}_encoder_name"]
 
     def held_modalities(self) -> dict[str, str]:
-        """Modalities of the rows of all sources, each with the name of a source that holds it."""
+        """Modalities of the rows of all sources, each with a source that holds it."""
         if self.args.train_subset not in self.datasets:
             self.load_dataset(self.args.train_subset)
         sources = list(self.datasets[self.args.train_subset].sources)
         if not self.args.disable_validation:
             sources += [self._source(entry, training=False) for entry in self.entries(training=False)]
-        return {modality: source.name for source in sources for modality in _modalities(source)}
+        return {m: f"source '{source.name}'" for source in sources for m in _modalities(source)}
 
     # batches
 

@@ -7,7 +7,7 @@ import logging
 import pickle
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from unival.core.modalities import FLOAT32_KEYS
 from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
 from unival.models.ema import WeightAverage
+from unival.tasks.networks import in_no_file, untrained
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
@@ -99,6 +100,8 @@ class UnivalTrainer(Trainer):
         if not Path(filename).exists():
             if self.task.cfg.init_from:
                 self._start_from_bart(self.task.cfg.init_from)
+            model = self.get_model()
+            self._check_networks(model.state_dict(), self.task.cfg.init_from)
             self._trim_log()
             return None
         self.task.check_checkpoint(filename)
@@ -108,8 +111,16 @@ class UnivalTrainer(Trainer):
             self._trim_log()
             return None
         extra = self._resume(filename, reset_optimizer, *args, reset_meters=reset_meters, **kwargs)
+        self._check_networks(self.get_model().missing_keys, filename)
         self._trim_log()
         return extra
+
+    def _check_networks(self, missing: Iterable[str], start: str | None) -> None:
+        """Stop where a network that the rows need is in no file; remember those that nothing will train."""
+        task = self.task
+        random = {*in_no_file(self.get_model(), missing), *task.untrained}
+        wanted = task.cfg.networks_from_scratch
+        task.untrained = untrained(sorted(random), task.held_modalities(), start, wanted)
 
     def _start_from_weights(self, filename: str) -> None:
         from unival.checkpoint.folder import load_folder
@@ -122,6 +133,7 @@ class UnivalTrainer(Trainer):
         report = load_into(model, state, *modality_exceptions(model), extend=True)
         self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
+        self._check_networks(report.missing, filename)
 
     def _note_ancestor(self, filename: str) -> None:
         """Let this run's checkpoints say what they were trained from; only the rank that saves reads the file."""

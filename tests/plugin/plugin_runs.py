@@ -193,5 +193,6 @@ def command(task: str, data, world: Path, folder: Path, *options: str) -> list[s
         f"--bpe-dir={world / 'vocabulary'}",
         f"--image-dir={world}",
         f"--save-dir={folder}",
+        "--networks-from-scratch",
     ]
     return [paths, *where, *FIRST_OPTIONS, *options]

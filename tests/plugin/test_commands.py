@@ -40,7 +40,11 @@ def recipe(world, tables, tmp_path) -> Path:
         "inputs": options(DATA) | {"bpe_dir": "${UNIVAL_DATA}/vocabulary", "image_dir": "${UNIVAL_DATA}"},
         "optimization": {"lr": 0.001, "max_update": 2, "batch_size": 4, "warmup_ratio": 0.5},
         "validation": {"eval_args": {"beam": 1, "max_len_b": 12}},
-        "checkpoint": {"save_dir": "${UNIVAL_OUT}/run", "no_epoch_checkpoints": True},
+        "checkpoint": {
+            "save_dir": "${UNIVAL_OUT}/run",
+            "no_epoch_checkpoints": True,
+            "networks_from_scratch": True,
+        },
         "run": {"log_format": "simple", "log_interval": 1, "num_workers": 0},
     }
     path = tmp_path / "recipe.yaml"

@@ -192,7 +192,8 @@ def recipe(world, tables, tmp_path) -> Path:
         "task: caption\narch: unival_tiny\ncriterion: adjust_label_smoothed_cross_entropy\noptimizer: adam\n"
         f"lr_scheduler: polynomial_decay\ndata: {{train: '{tables / 'caption_train.tsv'}'}}\n"
         f"inputs: {{bpe_dir: '{world / 'vocabulary'}', image_dir: '{world}'}}\n"
-        f"checkpoint: {{save_dir: '{tmp_path / 'run'}'}}\nrun: {{disable_validation: true}}\n"
+        f"checkpoint: {{save_dir: '{tmp_path / 'run'}', networks_from_scratch: true}}\n"
+        "run: {disable_validation: true}\n"
     )
     return path
 

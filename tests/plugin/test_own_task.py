@@ -47,7 +47,11 @@ def test_task_in_one_file(world: Path, tmp_path: Path) -> None:
             **{k.replace("-", "_"): v for k, v in options.items()},
         },
         "optimization": {"lr": 0.001, "batch_size": 4, "max_update": 3},
-        "checkpoint": {"save_dir": str(tmp_path / "out/counting"), "no_epoch_checkpoints": True},
+        "checkpoint": {
+            "save_dir": str(tmp_path / "out/counting"),
+            "no_epoch_checkpoints": True,
+            "networks_from_scratch": True,
+        },
         "run": {"num_workers": 0},
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")  # JSON is YAML

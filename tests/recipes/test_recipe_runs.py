@@ -135,7 +135,12 @@ class Runs:
                 "arch": "unival_tiny",
                 "model": model,
                 "optimization": dict(OPTIMIZATION),
-                "checkpoint": {"init_from": None, "no_save": not saved, "no_save_optimizer_state": True},
+                "checkpoint": {
+                    "init_from": None,
+                    "no_save": not saved,
+                    "no_save_optimizer_state": True,
+                    "networks_from_scratch": True,
+                },
                 "run": {"num_workers": 0, "log_interval": 1},
             },
         )

@@ -119,7 +119,7 @@ def test_conversion_keeps_everything(vocabulary, media, tmp_path, capsys):
     meta = json.loads((tmp_path / "a/config.json").read_text())
     assert meta["prompts"] == {"caption.audio": " what does the video describe?"}
     assert meta["task_options"]["patch_image_size"] == 32 and "ans2label_dict" not in meta["task_options"]
-    assert meta["decoding"] == {"settings": {"beam": 2, "max_len_b": 9}}
+    assert meta["decoding"] == {"settings": {"beam": 2, "max_len_b": 9, "no_repeat_ngram_size": 0}}
     assert not any("/data/" in str(value) for value in meta["model"].values())
 
     convert(tmp_path / "a", tmp_path / "b.pt", "fairseq")

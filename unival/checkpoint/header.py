@@ -5,7 +5,7 @@ Loading, evaluation, prediction, training and merging all read it here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +163,7 @@ def _said(meta: Mapping[str, Any], options: str) -> dict[str, Any]:
 
 
 def _released(file: FairseqFile, family: str) -> dict[str, Any]:
-    from unival.specs import SpecOptions
+    from unival.specs import SPECS, SpecOptions
     from unival.specs.reference import REFERENCE_TASKS
 
     named = str(file.args.get("task") or "")
@@ -181,7 +181,7 @@ def _released(file: FairseqFile, family: str) -> dict[str, Any]:
     prompts = {}
     if family == UNIVAL and (task, modality) == ("caption", "audio"):
         prompts["caption.audio"] = PROMPTS["caption.video"]
-    settings = _decoding(file)
+    settings = _decoding(file, SPECS[task].generation if task in SPECS else ())
     return {
         "task": {"name": task, **({"modality": modality} if modality else {})} if task else {},
         "options": options,
@@ -190,8 +190,9 @@ def _released(file: FairseqFile, family: str) -> dict[str, Any]:
     }
 
 
-def _decoding(file: FairseqFile) -> dict[str, Any]:
-    """Decoding settings of a released file's validation, those that generation here knows."""
+def _decoding(file: FairseqFile, own_defaults: Iterable[str]) -> dict[str, Any]:
+    """Decoding settings of a released file's validation, those that generation here knows, and for
+    ``own_defaults``, which our task sets, the engine's values where the file names none."""
     from argparse import ArgumentTypeError
 
     from unival.core.options import parse_mapping
@@ -202,4 +203,7 @@ def _decoding(file: FairseqFile) -> dict[str, Any]:
     except ArgumentTypeError:
         return {}
     known = {f.name for f in fields(GenerationSettings)}
-    return {name: value for name, value in given.items() if ALIASES.get(name, name) in known}
+    named = {name: value for key, value in given.items() if (name := ALIASES.get(key, key)) in known}
+    # What they leave out had the engine's default there, not the task's of ours.
+    engine = {name: getattr(GenerationSettings, name) for name in own_defaults}
+    return {**engine, **named} if named else {}

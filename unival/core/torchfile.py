@@ -10,7 +10,7 @@ import argparse
 import collections
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,11 +139,22 @@ class FairseqFile:
         return {**self.model, **self.ema}, "ema"
 
 
+def _trained(state: Mapping[str, Tensor], untrained: Sequence[str]) -> State:
+    """A state without the networks that nothing has trained: a run had built them, at random, and never used them."""
+    own = "|".join(
+        rf"embed_{m}s|{m}_proj|layernorm_{m}_embedding" + ("" if m == "image" else f"|embed_{m}_positions")
+        for m in untrained
+    )
+    return {
+        key: value for key, value in state.items() if not own or not re.match(rf"encoder\.({own})\.", key)
+    }
+
+
 def read_fairseq(path: str | Path) -> FairseqFile:
     """Read a fairseq ``.pt``: this project's, a released UnIVAL or OFA file, or bart.base.
 
-    Tensors are mapped from the file, not copied. Raises CheckpointError when the file is absent, damaged,
-    not a fairseq checkpoint, or holds foreign types.
+    Tensors are mapped from the file, not copied; networks that it says were never trained are left out. Raises
+    CheckpointError when the file is absent, damaged, not a fairseq checkpoint, or holds foreign types.
     """
     content = load_torch(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
@@ -158,13 +169,14 @@ def read_fairseq(path: str | Path) -> FairseqFile:
     extra = _plain({k: v for k, v in (content.get("extra_state") or {}).items() if not k.startswith("ema")})
     averaged = (content.get("extra_state") or {}).get("ema")
     masters = (content.get("extra_state") or {}).get("ema_fp32_params") or {}
-    ema = {**averaged, **masters} if averaged else None
+    task_state = _plain(content.get("task_state")) or {}
+    unused = (task_state.get("unival") or {}).get("untrained", [])
     return FairseqFile(
         path=str(path),
-        model=dict(content["model"]),
-        ema=ema,
+        model=_trained(content["model"], unused),
+        ema=_trained({**averaged, **masters}, unused) if averaged else None,
         args=args,
-        task_state=_plain(content.get("task_state")) or {},
+        task_state=task_state,
         extra=extra,
     )
 

@@ -30,7 +30,9 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
     """
     recipe = read_recipe(args.recipe) if args.recipe else None
     extra = recipe.extra if recipe else {}
-    weights = args.weights or {True: "ema", False: "raw", None: "auto"}[extra.get("uses_ema")]
+    # a folder holds one set of weights, so that a recipe has nothing to choose there
+    asked = None if Path(args.checkpoint).is_dir() else extra.get("uses_ema")
+    weights = args.weights or {True: "ema", False: "raw", None: "auto"}[asked]
     loaded = load_checkpoint(
         args.checkpoint, weights, None, args.bpe_dir or extra.get("bpe_dir"), _counts(extra)
     )

@@ -15,6 +15,7 @@ from unival.merge.source import Source
 from unival.merge.tensorfile import Spec
 from unival.modeling.config import FreezeConfig, ModelConfig, option_fields
 from unival.modeling.weights import modality_exceptions
+from unival.specs import SPECS
 
 # Options that decide how a model trains or where its start came from, not what its weights mean.
 TRAINING = re.compile(r"dropout$|_rate$|^checkpoint_activations$|^sync_bn$|^sample_|_model_path$|^unfreeze$")
@@ -37,6 +38,7 @@ def plan(sources: Sequence[Source], names: Sequence[str], only_some: str) -> Pla
     modality networks that only some models have are dealt with as ``only_some`` says.
     """
     problems = [*_vocabularies(sources, names), *_prompts(sources, names), *_options(sources, names)]
+    problems += _own_networks(sources, names, only_some)
     modules = [re.compile(pattern) for pattern in modality_exceptions(nn.Module())[0]]
     specs: dict[str, Spec] = {}
     owners: dict[str, tuple[int, ...]] = {}
@@ -128,6 +130,27 @@ def _prompts(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
         for prompt, texts in found.items()
         if len(texts) > 1
     ]
+
+
+def _own_networks(sources: Sequence[Source], names: Sequence[str], only_some: str) -> list[str]:
+    """Models whose task needs a network that no file holds, or that the result would lose."""
+    problems = []
+    for source, name in zip(sources, names, strict=True):
+        trained = source.header.task
+        task, modality = trained.get("name"), trained.get("modality")
+        if task not in SPECS or task == "pretrain" or not SPECS[task].reads_media or modality is None:
+            continue  # rows of pretraining say themselves what they have
+        lacking = [other for other, s in zip(names, sources, strict=True) if not _has(s, modality)]
+        if not _has(source, modality):
+            problems.append(
+                f"{name} was trained for {task} of {modality}, and its file has no {modality} network"
+            )
+        elif lacking and only_some == "drop":
+            problems.append(
+                f"'only_some: drop' would leave out the {modality} network, which the task of {name} needs: "
+                f"{', '.join(lacking)} has none; set 'only_some: keep'"
+            )
+    return problems
 
 
 def _options(sources: Sequence[Source], names: Sequence[str]) -> list[str]:
