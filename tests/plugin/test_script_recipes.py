@@ -79,6 +79,7 @@ DIFFERENT |= {
 }
 for _stage in ("finetune/image_gen_stage1", "finetune/image_gen_stage2"):
     DIFFERENT[_stage] = {"keep_last_epochs": (-1, 15, "scripts: keep_last_epochs 15")}
+ENGINE = {"max_len_b": 200, "no_repeat_ngram_size": 0}  # tests/plugin/test_effective_settings.py
 FREEZING = {
     f"freeze_{part}" for part in ("encoder", "decoder", "image_encoder", "video_encoder", "audio_encoder")
 }
@@ -134,10 +135,13 @@ def differences(name: str, script: str) -> dict[str, tuple[Any, Any]]:
             continue
         given = (getattr(ours, option), getattr(theirs, option))
         values = [defaults().get(option) if value is None else value for value in given]
-        if task == "image_gen" and option in ("eval_args", "scst_args"):
-            for value in values:  # the lengths are the task's own
-                for length in ("min_len", "max_len_a", "max_len_b"):
-                    value.pop(length, None)
+        if option in ("eval_args", "scst_args"):
+            for value in values:
+                if task == "image_gen":  # the lengths are the task's own
+                    for length in ("min_len", "max_len_a", "max_len_b"):
+                        value.pop(length, None)
+                else:  # what is not named is the engine's default, over which recipes write it
+                    value.update({**ENGINE, **value})
         if values[0] != values[1]:
             found[option] = (values[0], values[1])
     return found
