@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge, or hand over to the action named in place of a recipe."""
     if args.recipe in ACTIONS:
-        module = import_module(f"unival.merge.cli_{args.recipe}")
+        module = import_module(f"unival.cli.merge_{args.recipe}")
         parser = argparse.ArgumentParser(
             prog=f"unival merge {args.recipe}", description=module.__doc__, allow_abbrev=False
         )
