@@ -20,8 +20,8 @@ from omegaconf import open_dict
 from unival.core.modalities import FLOAT32_KEYS
 from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
+from unival.modeling.untrained import in_no_file, untrained
 from unival.models.ema import WeightAverage
-from unival.tasks.networks import in_no_file, untrained
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
