@@ -10,7 +10,7 @@ from typing import Any
 
 from unival.core.safe_pickle import load_plain
 from unival.errors import ConfigError, DataError
-from unival.specs.base import TaskSpec, bad_value, located, shorten
+from unival.specs.base import TaskSpec, bad_value, is_absent, located, plain_text, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
 from unival.vocabulary.cleaning import parse_answers
@@ -55,11 +55,12 @@ def answers_of(row: Row) -> dict[str, float] | None:
     """Return answer -> confidence from ``answers`` or ``answer``, None when the row has neither.
 
     Text is read by ``unival.vocabulary.cleaning.parse_answers``. In JSONL a list of answers also works
-    (confidence relative to the most frequent one) and a mapping answer -> confidence.
+    (confidence relative to the most frequent one), the official list of objects with the key ``answer``, and a
+    mapping answer -> confidence. JSON's true and false are the answers "yes" and "no".
     """
-    column = "answers" if row.get("answers") not in (None, "") else "answer"
+    column = "answer" if is_absent(row.get("answers")) else "answers"
     value = row.get(column)
-    if value is None or value == "":
+    if is_absent(value):
         return None
     with located(row, column):
         try:
@@ -74,18 +75,34 @@ def answers_of(row: Row) -> dict[str, float] | None:
 
 
 def _read_answers(value: Any) -> dict[str, float]:
-    if isinstance(value, bool):
-        return {"yes" if value else "no": 1.0}
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and "answer" not in value:
+        if any(isinstance(confidence, bool) for confidence in value.values()):
+            raise ValueError("confidences are numbers")
         answers = {str(answer).strip(): float(confidence) for answer, confidence in value.items()}
         if not all(0 < confidence <= 1 for confidence in answers.values()):
             raise ValueError("confidences must lie in (0, 1]")
         return answers
     if isinstance(value, Sequence) and not isinstance(value, str):
-        counts = Counter(str(answer).strip() for answer in value if str(answer).strip())
+        said = [one_answer(answer).strip() for answer in value if answer is not None]
+        counts = Counter(answer for answer in said if answer)
         most = max(counts.values(), default=1)
         return {answer: count / most for answer, count in counts.items()}
-    return parse_answers(str(value))
+    return parse_answers(one_answer(value))
+
+
+def one_answer(value: Any) -> str:
+    """Return what one person answered: text, a number, JSON's true or false, or the official object that
+    holds it under ``answer``. ValueError for anything else."""
+    if isinstance(value, Mapping) and "answer" in value:
+        value = value["answer"]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = plain_text(value)
+    if text is None:
+        raise ValueError(f"{shorten(value)} is no answer")
+    return text
 
 
 def human_answers(row: Row) -> list[Any] | None:
@@ -109,7 +126,7 @@ def human_answers(row: Row) -> list[Any] | None:
 def label_of(row: Row, column: str, names: Mapping[str, str]) -> str | None:
     """Return the canonical label of a column (``names``: spelling -> canonical), None when absent."""
     value = row.get(column)
-    if value is None or value == "":
+    if is_absent(value):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)

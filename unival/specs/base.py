@@ -21,6 +21,7 @@ from unival.media.loader import MediaLoader
 from unival.specs.options import SpecOptions
 from unival.tables.layouts import Layout, get_layout
 from unival.tables.row import Row
+from unival.vocabulary.cleaning import SEPARATOR
 from unival.vocabulary.vocabulary import Vocabulary
 
 EVALUATION = "evaluation"  # purpose of the random choices that evaluation makes when asked to
@@ -192,23 +193,47 @@ def bad_value(row: Row, column: str, expected: str) -> DataError:
     return DataError(expected, path=row.path, line=row.line, column=column)
 
 
+def is_absent(value: Any) -> bool:
+    """Whether a cell is left out: null, blank, or NaN, which is how tables written by programs spell it."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def plain_text(value: Any) -> str | None:
+    """Return a text, or a finite number as text; None for a value that is neither (a switch, a list, ...)."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return str(value)
+
+
 def text_of(row: Row, column: str) -> str:
     """Return a required text column; DataError when it is missing, not text, or blank."""
     value = row[column]
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise bad_value(row, column, f"expected text, got {shorten(value)}")
-    text = str(value)
-    if not text.strip():
+    if is_absent(value):
         raise bad_value(row, column, "expected text, the field is empty")
+    text = plain_text(value)
+    if text is None:
+        raise bad_value(row, column, f"expected text, got {shorten(value)}")
     return text
 
 
 def optional_text(row: Row, column: str) -> str | None:
-    """Return a text column, or None when the row has none or leaves it blank."""
-    value = row.get(column, None)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return str(value) if str(value).strip() else None
+    """Return a text column, or None when the row has none or leaves it blank; DataError for no text."""
+    return None if is_absent(row.get(column)) else text_of(row, column)
+
+
+def joined_texts(row: Row, column: str) -> str:
+    """Return a column of names joined by ``&&``, "" when the row has none; a JSON list counts as joined."""
+    value = row.get(column)
+    if not isinstance(value, list):
+        return optional_text(row, column) or ""
+    names = [plain_text(name) for name in value if not is_absent(name)]
+    if None in names:
+        raise bad_value(row, column, f"expected a list of texts, got {shorten(value)}")
+    return SEPARATOR.join(str(name) for name in names)
 
 
 def row_id(row: Row, fallback: str | None = None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from unival.batching.batch import Asked, Example
 from unival.core.modalities import NAMES
 from unival.media.loader import MediaLoader
-from unival.specs.base import Field, TaskSpec, bad_value, compose, row_id
+from unival.specs.base import Field, TaskSpec, bad_value, compose, is_absent, plain_text, row_id, shorten
 from unival.specs.inputs import load_media, media_field, media_id
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score
@@ -118,7 +118,14 @@ def captions_of(row: Row, column: str, required: bool = False) -> list[str] | No
     if value is None and not required:
         return None
     parts = value if isinstance(value, list | tuple) else [value]
-    captions = [c for part in parts if part is not None for c in split_joined(str(part))]
+    captions = []
+    for part in parts:
+        if part is None or (is_absent(part) and part is value):
+            continue
+        text = plain_text(part)
+        if text is None:
+            raise bad_value(row, column, f"expected a caption or a list of captions, got {shorten(part)}")
+        captions += split_joined(text)
     if not captions:
         raise bad_value(row, column, "expected a caption with at least one word, the field is empty")
     return captions

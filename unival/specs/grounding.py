@@ -9,7 +9,17 @@ import numpy as np
 
 from unival.batching.batch import Asked, Example
 from unival.media.loader import MediaLoader
-from unival.specs.base import Field, TaskSpec, bad_value, compose, located, row_id, text_of, without_prefix
+from unival.specs.base import (
+    Field,
+    TaskSpec,
+    bad_value,
+    compose,
+    is_absent,
+    located,
+    row_id,
+    text_of,
+    without_prefix,
+)
 from unival.specs.caption import captions_of
 from unival.specs.inputs import augmenting, media_field, media_reference
 from unival.specs.options import SpecOptions
@@ -30,7 +40,7 @@ _BOX = Field("box", True, "x0,y0,x1,y1 in pixels of the stored image")
 def box_of(row: Row, column: str = "box") -> Box | None:
     """Return the box of a row in original pixels, None when the row has no such column or leaves it blank."""
     value = row.get(column)
-    if value is None or value == "":
+    if is_absent(value):
         return None
     with located(row, column):
         return parse_box(value)

@@ -13,7 +13,7 @@ from unival.batching.batch import Asked, Example
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.imagegen.grid import grid_side, read_codes, read_grids, write_codes
 from unival.media.loader import MediaLoader
-from unival.specs.base import Field, TaskSpec, bad_value, row_id, shorten, text_of
+from unival.specs.base import Field, TaskSpec, bad_value, is_absent, row_id, shorten, text_of
 from unival.specs.inputs import media_reference
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
@@ -83,7 +83,7 @@ class ImageGenSpec(TaskSpec):
         """Return the caption, and the codes where the row has them."""
         reference = {"text": self._text(row, options)}
         codes = row.get("codes")
-        return reference if codes in (None, "") else {**reference, "codes": str(codes)}
+        return reference if is_absent(codes) else {**reference, "codes": str(codes)}
 
     def examples(
         self,

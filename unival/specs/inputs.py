@@ -9,7 +9,7 @@ import numpy as np
 
 from unival.errors import DataError
 from unival.media.loader import MediaLoader
-from unival.specs.base import Field, shorten
+from unival.specs.base import Field, is_absent, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
 
@@ -34,7 +34,7 @@ def media_reference(row: Row, column: str) -> Any:
     DataError when it is missing, blank, or a value that is no reference.
     """
     value = row[column]
-    empty = value is None or (isinstance(value, str) and not value.strip())
+    empty = is_absent(value)
     if empty or isinstance(value, _NO_MEDIUM):
         raise DataError(
             "expected a media reference (path, member of a .tar, or base64), "

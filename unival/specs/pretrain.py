@@ -21,7 +21,8 @@ from unival.specs.base import (
     TaskSpec,
     bad_value,
     compose,
-    located,
+    is_absent,
+    joined_texts,
     optional_text,
     row_id,
     text_of,
@@ -32,7 +33,7 @@ from unival.specs.inputs import load_media
 from unival.specs.negatives import NegativePool
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
-from unival.vocabulary.boxes import Box, parse_box
+from unival.vocabulary.boxes import Box
 from unival.vocabulary.cleaning import clean_caption, clean_question, split_joined
 from unival.vocabulary.prompts import prompt
 from unival.vocabulary.vocabulary import Vocabulary
@@ -116,7 +117,7 @@ class PretrainSpec(TaskSpec):
         for index in range(0, len(rows), step):
             row = rows[index]
             parsed = self._parse(row)
-            objects += split_joined(optional_text(row, "objects") or "")
+            objects += split_joined(joined_texts(row, "objects"))
             if parsed.kind == "caption":
                 captions[parsed.modality] += captions_of(row, _text_column(row)) or []
             elif parsed.kind == "qa":
@@ -157,13 +158,13 @@ class PretrainSpec(TaskSpec):
 
     def _parse(self, row: Row) -> _Parsed:
         name = optional_text(row, "type")
-        present = [m for m in NAMES if row.get(m) not in (None, "")]
+        present = [m for m in NAMES if not is_absent(row.get(m))]
         if name is None:
             modality = self.modality if self.modality in present or not present else present[0]
             kind = "caption"
-            if optional_text(row, "question") is not None:
+            if not is_absent(row.get("question")):
                 kind = "qa"
-            elif row.get("box") not in (None, ""):
+            elif not is_absent(row.get("box")):
                 kind = "visual_grounding"
         else:
             modality = "audio" if "audio" in name else "video" if name.startswith("video_") else self.modality
@@ -181,29 +182,24 @@ class PretrainSpec(TaskSpec):
                 "expected caption, qa, visual_grounding, video_caption, video_qa, audio_caption or audio_qa, "
                 f"got '{name or kind}' for {modality}",
             )
-        column = modality if row.get(modality) not in (None, "") or row.get("media") is None else "media"
+        column = "media" if is_absent(row.get(modality)) and row.get("media") is not None else modality
         return _Parsed(kind, modality, column)
 
 
 def _text_column(row: Row) -> str:
-    return "caption" if optional_text(row, "caption") is not None or row.get("text") is None else "text"
+    return "text" if is_absent(row.get("caption")) and row.get("text") is not None else "caption"
 
 
 def _answers(row: Row) -> dict[str, float]:
-    refs = optional_text(row, "refs")
-    source = row if refs is None else Row({"answers": refs}, row.path, row.line)
-    answers = answers_of(source)
+    refs = row.get("refs")
+    answers = answers_of(row if is_absent(refs) else Row({"answers": refs}, row.path, row.line))
     if answers is None:
         raise bad_value(row, "answer", "expected answers such as '1.0|!+red&&0.3|!+pink', the field is empty")
     return answers
 
 
 def _box(row: Row) -> Box:
-    refs = optional_text(row, "refs")
-    if refs is not None:
-        with located(row, "refs"):
-            return parse_box(refs)
-    box = box_of(row)
+    box = box_of(row, "refs" if not is_absent(row.get("refs")) else "box")
     if box is None:
         raise bad_value(row, "box", "expected a box as four numbers 'x0,y0,x1,y1', the field is empty")
     return box
@@ -239,7 +235,7 @@ class _Builder:
         if positive is not None and self.rng is not None:
             true = chosen
             if not positive:
-                objects = split_joined(optional_text(self.row, "objects") or "")
+                objects = split_joined(joined_texts(self.row, "objects"))
                 true = self._pool().caption(self.rng, [chosen, *captions], modality, objects)
             text = clean_caption(true, self.options.max_src_length)
             question = prompt(f"matching.{modality}", self.options.prompts, text=text)
@@ -274,7 +270,7 @@ class _Builder:
             self.rng,
             self.training,
             column=self.parsed.column,
-            box_column="refs" if optional_text(self.row, "refs") else "box",
+            box_column="box" if is_absent(self.row.get("refs")) else "refs",
             pretraining=True,
         )
         text = self._worded(clean_caption(phrase, self.options.max_src_length), column)

@@ -10,7 +10,7 @@ import numpy as np
 from unival.batching.batch import Example
 from unival.media.loader import MediaLoader
 from unival.specs.answers import AnswerSpec, answers_of, closed_answers, encode_answer
-from unival.specs.base import Field, bad_value, compose, optional_text, row_id, text_of
+from unival.specs.base import Field, bad_value, compose, joined_texts, row_id, text_of
 from unival.specs.inputs import load_media, media_field
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import need_references
@@ -70,8 +70,8 @@ class VqaSpec(AnswerSpec):
     ) -> list[Example]:
         question = with_question_mark(clean_question(text_of(row, "question"), options.max_src_length))
         source = vocabulary.encode(prompt("vqa", options.prompts, question=question))
-        objects = optional_text(row, "objects") if options.add_object else None
-        if objects is not None:
+        objects = joined_texts(row, "objects") if options.add_object else ""
+        if objects:
             names = " ".join(split_joined(objects)[: options.max_object_length])
             source += vocabulary.encode(prompt("vqa.objects", options.prompts, objects=names))
         answers = answers_of(row)

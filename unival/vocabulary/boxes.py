@@ -23,15 +23,28 @@ def parse_box(value: object) -> Box:
     """Read ``"x0,y0,x1,y1"`` or a sequence of four numbers; DataError when it is no box."""
     parts = value.split(",") if isinstance(value, str) else value
     try:
-        numbers = [float(part) for part in parts]  # type: ignore[attr-defined]
+        numbers = [math.nan if isinstance(part, bool) else float(part) for part in parts]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise DataError(f"expected a box as four numbers 'x0,y0,x1,y1' in pixels, got {str(value)[:60]!r}")
-    x0, y0, x1, y1 = numbers
+    if are_shares(numbers):
+        raise DataError(
+            f"the box {','.join(f'{n:g}' for n in numbers)} looks like shares of the image's sides: expected pixels; "
+            "multiply x by its width and y by its height"
+        )
+    return _ordered(*numbers)
+
+
+def _ordered(x0: float, y0: float, x1: float, y1: float) -> Box:
     if x0 >= x1 or y0 >= y1:
         raise DataError(f"expected a box with x0 < x1 and y0 < y1, got {x0:g},{y0:g},{x1:g},{y1:g}")
     return x0, y0, x1, y1
+
+
+def are_shares(numbers: Sequence[float]) -> bool:
+    """Whether coordinates lie in 0..1 and are no whole pixels: a box of less than a pixel is none."""
+    return all(0 <= n <= 1 for n in numbers) and any(n % 1 for n in numbers)
 
 
 def inside(box: Box, size: tuple[int, int]) -> Box:
@@ -43,8 +56,7 @@ def inside(box: Box, size: tuple[int, int]) -> Box:
             f"box {x0:g},{y0:g},{x1:g},{y1:g} lies outside its image of {width} x {height} pixels; "
             "coordinates are pixels x0,y0,x1,y1 of the stored image"
         )
-    clipped = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    return parse_box(clipped)
+    return _ordered(max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
 
 
 def drawable(box: Sequence[float], size: tuple[int, int]) -> Box:
