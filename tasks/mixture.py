@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unival.batching.mixture import MODES
 from unival.core import options as cli_options
+from unival.core.yaml_files import read_yaml
 from unival.errors import ConfigError, nearest
 
 KEYS = ("name", "table", "task", "modality", "weight", "group", "selected_cols", "options", "split")
@@ -116,7 +115,7 @@ def read_mixture(path: Path) -> list[dict[str, Any]] | None:
     """
     if not path.is_file():
         raise ConfigError(f"mixture '{path}' does not exist")
-    content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    content = read_yaml(path)
     if isinstance(content, dict) and "mixture" in content:
         content = content["mixture"]
     if not isinstance(content, list):

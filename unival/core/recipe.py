@@ -17,6 +17,7 @@ import yaml
 
 from unival.core.files import write_text
 from unival.core.paths import expand, expand_braces
+from unival.core.yaml_files import read_yaml
 from unival.errors import ConfigError, nearest
 
 CHOICES = ("task", "arch", "criterion", "optimizer", "lr_scheduler")
@@ -51,10 +52,7 @@ def _read(path: Path, trail: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"recipe '{path}' does not exist" + (f" (extended by {trail[-1]})" if trail else "")
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys, found a {type(content).__name__}")
     known = (*CHOICES, *SECTIONS, *OTHER)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unival.core.paths import base_folder, expand
 from unival.core.provenance import file_hash
+from unival.core.yaml_files import read_yaml
 from unival.errors import CheckpointError, ConfigError, nearest
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 
@@ -76,13 +75,9 @@ def read_entries(path: str | Path | None = None) -> dict[str, Entry]:
     """Read the list of released checkpoints. Raises ConfigError for a file that is not one."""
     path = Path(path) if path is not None else base_folder() / RELEASED
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         return {name: _entry(name, dict(given), path.parent) for name, given in content["entries"].items()}
-    except OSError as error:
-        raise ConfigError(
-            f"the list of released checkpoints '{path}' cannot be read: {error.strerror}"
-        ) from None
-    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is not a list of released checkpoints: {error}") from None
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unival.core.files import replacing
 from unival.core.torchfile import load_torch
+from unival.core.yaml_files import read_yaml
 from unival.errors import CheckpointError, ConfigError
 from unival.imagegen.vqgan import Vqgan, VqganConfig
 from unival.modeling.weights import LoadReport, load_into
@@ -56,16 +57,12 @@ def read_config(path: str | Path) -> VqganConfig:
 
     Raises ConfigError for an absent or unreadable file and for networks that this one is not.
     """
-    import yaml
-
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         params = content["model"]["params"]
         network = dict(params["ddconfig"])
         values: dict[str, Any] = {"embed_dim": params["embed_dim"], "n_embed": params["n_embed"]}
-    except OSError as error:
-        raise ConfigError(f"VQGAN configuration '{path}' cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"'{path}' is no VQGAN configuration with model.params.ddconfig, embed_dim and n_embed "
             f"({type(error).__name__}: {error})"

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from unival.core import options
 from unival.core.paths import expand
+from unival.core.yaml_files import read_yaml
 from unival.errors import ConfigError, nearest
 from unival.merge.methods import METHODS, normalised
 from unival.merge.tables import Measured
@@ -265,12 +264,9 @@ def read_document(path: str | os.PathLike[str], cls: type[T]) -> T:
 
     Raises ConfigError naming the file: absent, no mapping, an unknown field (nearest name offered).
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigError(f"recipe '{path}' does not exist") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+    if not Path(path).exists():
+        raise ConfigError(f"recipe '{path}' does not exist")
+    content = read_yaml(path)
     try:
         return built(_expanded(content), cls)
     except ConfigError as error:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unival.core.yaml_files import read_yaml
 from unival.errors import ConfigError, DataError, nearest
 from unival.tables.base import Table
 from unival.tables.delimited import require
@@ -75,22 +76,7 @@ def read_description(source: str | Mapping[str, Any]) -> tuple[dict[str, Any], s
 
 
 def _yaml(path: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8-sig") as handle:
-            loaded = yaml.safe_load(handle)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}; check the path", path=path) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"invalid UTF-8 at byte {error.start + 1}; save it as UTF-8", path=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise DataError(
-            f"not valid YAML: {getattr(error, 'problem', error)}",
-            path=path,
-            line=mark.line + 1 if mark else None,
-        ) from None
+    loaded = read_yaml(path, DataError)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping with 'path:', found {type(loaded).__name__}")
     return loaded
