@@ -53,7 +53,9 @@ def test_coco(place):
         {"categories": [{"id": 18, "name": "dog"}], "annotations": [{"image_id": 9, "category_id": 18}]},
     )
     place.images(*FILES[:-1])  # the last picture of the test set is missing
-    code, text = place.run("coco", "--media-root", str(place.root / "coco"), "--check-media", "--decode", "3")
+    instances = str(place.official / "instances_train2014.json")
+    options = "--check-media", "--decode", "3", "--text", "original", "--instances-train", instances
+    code, text = place.run("coco", "--media-root", str(place.root / "coco"), *options)
     assert code == 0, text
 
     train = place.rows("caption_data/caption_stage1_train_1.tsv", "caption")
@@ -181,7 +183,10 @@ def test_cc3m_cc12m_and_sbu(place):
         {"image_urls": ["http://x/a.jpg", "http://x/b.jpg"], "captions": ["a\nb", "c"]},
     )
     place.images("cc/00000/000000001.jpg")
-    assert place.run("cc3m", "--media-root", str(place.root / "cc"), "--check-media")[0] == 0
+    assert (
+        place.run("cc3m", "--media-root", str(place.root / "cc"), "--check-media", "--text", "original")[0]
+        == 0
+    )
     (row,) = place.rows("pretrain_ours/parts/cc3m_caption.tsv", "pretrain")
     assert (row["id"], row["media"], row["caption"]) == ("cc3m1", "cc/00000/000000001.jpg", "é́ cat")
     assert place.report("cc3m")["missing_media"]["first"] == {"00000/000000000.jpg": 1}

@@ -46,7 +46,7 @@ def refs():
 def test_refcoco(place):
     place.write("instances.json", INSTANCES)
     place.write("refs(unc).p", refs())
-    assert place.run("refcoco", "--media-root", str(place.root / "coco"))[0] == 0
+    assert place.run("refcoco", "--media-root", str(place.root / "coco"), "--wording", "sent")[0] == 0
     train = place.rows("refcoco_data/refcoco_train_1.tsv", "grounding")
     assert sorted((row["id"], row["text"], row["box"]) for row in train) == [
         ("1_10", "dog on left", "10.00,5.50,30.25,35.50"),
@@ -116,7 +116,7 @@ def test_a_pickle_of_python_2(place, protocol):
     place.write("instances.json", INSTANCES)
     path.write_bytes(b"\x80\x02" + python2(content) + b"." if protocol else python2_text(content) + b".")
     assert b"sent" in pickle.loads(path.read_bytes(), encoding="bytes")[0][b"sentences"][0]
-    assert place.run("refcocog")[0] == 0
+    assert place.run("refcocog", "--wording", "sent")[0] == 0
     texts = {row["text"] for row in place.rows("refcocog_data/refcocog_train.tsv", "grounding")}
     assert texts == {"stays text é", "café"}
 
@@ -160,7 +160,8 @@ def test_visual_genome(place):
     place.write("objects.json", [{"image_id": 1, "objects": [{"names": ["dog"]}, {"names": ["dog", "pet"]}]}])
     data = {"image_id": 1, "url": "http://x/VG_100K_2/1.jpg", "width": 200, "height": 100, "coco_id": 77}
     place.write("image_data.json", [data])
-    assert place.run("visual_genome", "--media-name", "vg/{folder}/{file}")[0] == 0
+    objects = str(place.official / "objects.json")
+    assert place.run("visual_genome", "--objects", objects, "--media-name", "vg/{folder}/{file}")[0] == 0
     ground = place.rows("pretrain_ours/parts/vg_ground.tsv", "pretrain")
     assert [(r["id"], r["caption"], r["refs"]) for r in ground] == [
         ("vg1", "a small dog", "0.00,5.00,28.00,35.00"),

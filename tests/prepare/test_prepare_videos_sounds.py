@@ -28,7 +28,7 @@ def test_webvid_and_webvidqa(place):
         "99": {"question": ["Not in the training list?"], "answer": ["no"]},
     }
     place.write("webvidvqa.pkl", qa)
-    assert place.run("webvid", "--media-name", "webvid/{page_dir}/{id}.mp4")[0] == 0
+    assert place.run("webvid", "--text", "original", "--media-name", "webvid/{page_dir}/{id}.mp4")[0] == 0
     rows = place.rows("pretrain_ours/parts/webvid_video_caption.tsv", "pretrain")
     assert [(r["id"], r["media"], r["caption"], r["type"]) for r in rows] == [
         ("webvid11", "webvid/000001_000050/11.mp4", 'Sea, "blue" and café', "video_caption"),
@@ -38,7 +38,7 @@ def test_webvid_and_webvidqa(place):
         "id twice, pretrain_ours/parts/webvid_video_caption": 1,
         "medium is also in an evaluation split": 1,
     }
-    assert place.run("webvidqa")[0] == 0
+    assert place.run("webvidqa", "--text", "original")[0] == 0
     rows = place.rows("pretrain_ours/parts/webvid_video_qa.tsv", "pretrain")
     assert [(r["question"], r["refs"], r["type"]) for r in rows] == [
         ("What is blue?", "1.0|!+sea", "video_qa"),
@@ -98,7 +98,7 @@ def test_msrvtt_qa(place):
     )
     place.write("val_qa.json", qa((3, 1, "who?", "man"), (4, 1, "and?", "car")))
     place.write("test_qa.json", qa((5, 2, "rare?", "okapi"), (6, 2, "?", "man")))
-    assert place.run("msrvtt_qa", "--max-answers", "2")[0] == 0
+    assert place.run("msrvtt_qa", "--text", "original", "--max-answers", "2")[0] == 0
     assert read_answer_list(place.out / QA / "msrvtt_trainval_4k_ans2label.pkl") == ("car", "man")
     train = place.rows(f"{QA}/msrvtt_qa_4k_train_1.tsv", "video_vqa")
     assert {(r["id"], r["video"], r["answer"]) for r in train} == {
@@ -178,7 +178,7 @@ def test_audiocaps(place):
     place.write("train.csv", header + '1,-abc,30,"A dog, barking\nloudly"\n2,shared,0,Rain\n2,other,0,Wind\n')
     place.write("val.csv", header + "3,val,10,Música\n4,val,10,Music plays\n")
     place.write("test.csv", header + "5,shared,5,Thunder\n6,shared,5,A storm\n")
-    assert place.run("audiocaps")[0] == 0
+    assert place.run("audiocaps", "--text", "original")[0] == 0
     base = "audio_data/caption_data/audiocaps"
     (train,) = [r for r in place.rows(f"{base}_train_1.tsv", "audio_caption") if r["id"] == "1"]
     assert (train["audio"], train["caption"]) == ("-abc_30.wav", "A dog, barking loudly")
@@ -203,7 +203,12 @@ def test_clotho(place, version):
     place.write("clotho_captions_evaluation.csv", rows("x.wav"))
     if version == 2:
         place.write("clotho_captions_validation.csv", rows("v.wav"))
-    assert place.run("clotho", "--hold-out", "1", "--media-name", "clotho/{folder}/{file}")[0] == 0
+    assert (
+        place.run(
+            "clotho", "--text", "original", "--hold-out", "1", "--media-name", "clotho/{folder}/{file}"
+        )[0]
+        == 0
+    )
     base = "audio_data/caption_data/clotho"
     train = place.rows(f"{base}_development_1.tsv", "audio_caption")
     (val,) = place.rows(f"{base}_validation.tsv", "audio_caption")

@@ -22,6 +22,7 @@ from unival.vocabulary.cleaning import clean_caption
 _OBJECT_SHARE = 0.4
 _TRIES = 20
 HOW_MANY = "how many"
+OTHER = "other"
 
 
 class TextLines(Sequence[str]):
@@ -66,10 +67,10 @@ class NegativePool:
         self.captions = dict(captions)
         self.objects = tuple(objects)
         self.answer_types = {name: tuple(map(str, texts)) for name, texts in (answer_types or {}).items()}
-        self._type_of: dict[str, str] = {}
-        for name, texts in self.answer_types.items():
-            for text in texts:
-                self._type_of.setdefault(text, name)
+        # an answer of several types has the last; "other" is none (reference behaviour)
+        self._type_of = {
+            text: name for name, texts in self.answer_types.items() if name != OTHER for text in texts
+        }
 
     @classmethod
     def from_folder(
@@ -77,6 +78,8 @@ class NegativePool:
     ) -> NegativePool:
         """Read ``all_captions.txt``, ``object.txt`` and ``type2ans.json`` (answer type -> answers).
 
+        Captions of videos and sounds are those of the named files, else of ``all_captions_video.txt`` and
+        ``all_captions_audio.txt`` where the folder has them, else those of images (as the released folder).
         Raises ConfigError when one is missing or damaged.
         """
         folder = Path(folder)
@@ -91,8 +94,9 @@ class NegativePool:
         if not isinstance(types, dict) or not all(isinstance(texts, list) for texts in types.values()):
             raise ConfigError(f"{folder / 'type2ans.json'} must map answer types to lists of answers")
         captions: dict[str, Sequence[str]] = {"image": image, "video": image, "audio": image}
-        for name, path in (("video", captions_video), ("audio", captions_audio)):
-            if path is not None:
+        for name, named in (("video", captions_video), ("audio", captions_audio)):
+            path = Path(named) if named is not None else folder / f"all_captions_{name}.txt"
+            if named is not None or path.is_file():
                 captions[name] = TextLines(path)
         return cls(captions, [o.strip() for o in objects if o.strip()], types)
 
@@ -169,7 +173,7 @@ class NegativePool:
             if near:
                 return near[int(rng.integers(len(near)))]
         everything = [text for texts in self.answer_types.values() for text in texts]
-        preferred = self.answer_types.get(kind if keep and kind is not None else "other", ())
+        preferred = self.answer_types.get(kind if keep and kind is not None else OTHER, ())
         for texts in (preferred, everything):
             others = [text for text in texts if text not in answers]
             if others:

@@ -82,10 +82,16 @@ class SpecOptions(ImageGenOptions):
         metadata={"help": "folder with all_captions.txt, object.txt, type2ans.json for matching"},
     )
     neg_captions_video: str | None = field(
-        default=None, metadata={"help": "captions for negatives of videos, default those of images"}
+        default=None,
+        metadata={
+            "help": "captions for negatives of videos, default all_captions_video.txt in neg_sample_dir, else of images"
+        },
     )
     neg_captions_audio: str | None = field(
-        default=None, metadata={"help": "captions for negatives of audio, default those of images"}
+        default=None,
+        metadata={
+            "help": "captions for negatives of audio, default all_captions_audio.txt in neg_sample_dir, else of images"
+        },
     )
     matching_prob: float = field(
         default=1.0, metadata={"help": "share of pretraining rows that also give a matching example"}

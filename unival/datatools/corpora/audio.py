@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unival.datatools.corpora.official import Sources, seconds
-from unival.datatools.corpora.records import Corpus, Record, Source, Table
+from unival.datatools.corpora.records import Corpus, Record, Source, Table, caption_tables
+from unival.datatools.corpora.texts import TEXT
 
 _CAPTIONS = "audio_data/caption_data"
 _CLIP = 10.0  # seconds
@@ -54,6 +55,10 @@ def _clotho(sources: Sources) -> Iterator[Record]:
                 )
 
 
+def _tables(name: str, train: str, val: str, test: str) -> tuple[Table, ...]:
+    return caption_tables("audio_caption", *(f"{_CAPTIONS}/{name}_{part}" for part in (train, val, test)))
+
+
 AUDIOCAPS = Corpus(
     name="audiocaps",
     title="AudioCaps",
@@ -61,11 +66,10 @@ AUDIOCAPS = Corpus(
     sources=tuple(Source(s, f"{s}.csv", s == "train") for s in ("train", "val", "test")),
     read=_audiocaps,
     media="{youtube}_{start}.wav",
+    options=(TEXT,),
     segments="audio_data/audiocaps_segments.jsonl",
     tables=(
-        Table(f"{_CAPTIONS}/audiocaps_train", "audio_caption", shuffled=True),
-        Table(f"{_CAPTIONS}/audiocaps_val", "audio_caption", ("val",), joined=True),
-        Table(f"{_CAPTIONS}/audiocaps_test", "audio_caption", ("test",), joined=True),
+        *_tables("audiocaps", "train", "val", "test"),
         Table("pretrain_ours/parts/audiocaps_audio", "pretrain", kind="audio_caption", dataset="audiocaps"),
     ),
 )
@@ -77,10 +81,7 @@ CLOTHO = Corpus(
     sources=tuple(Source(p, f"clotho_captions_{p}.csv", p == "development") for p in _CLOTHO),
     read=_clotho,
     media="{folder}/{file}",
+    options=(TEXT,),
     hold_out=290,
-    tables=(
-        Table(f"{_CAPTIONS}/clotho_development", "audio_caption", shuffled=True),
-        Table(f"{_CAPTIONS}/clotho_validation", "audio_caption", ("val",), joined=True),
-        Table(f"{_CAPTIONS}/clotho_evaluation", "audio_caption", ("test",), joined=True),
-    ),
+    tables=(*_tables("clotho", *_CLOTHO),),
 )

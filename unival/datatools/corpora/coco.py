@@ -7,9 +7,12 @@ from typing import Any
 
 from unival.datatools.corpora.official import Official, Sources
 from unival.datatools.corpora.records import Corpus, Record, Source, Table
+from unival.datatools.corpora.texts import TEXT
 from unival.errors import DataError
 
 KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+# what an official file of object names is for
+SWAPS = "object names: 40 % of the wrong captions of pretraining swap one; the published tables have none"
 _DOMAINS = {"in-domain": "indomain", "near-domain": "neardomain", "out-domain": "outdomain"}
 
 
@@ -93,18 +96,27 @@ COCO = Corpus(
     modality="image",
     sources=(
         Source("karpathy", "dataset_coco.json"),
-        Source("instances-train", "instances_train2014.json", False, "object names for wrong captions"),
-        Source("instances-val", "instances_val2014.json", False),
+        Source("instances-train", "instances_train2014.json", False, SWAPS, asked=True),
+        Source("instances-val", "instances_val2014.json", False, SWAPS, asked=True),
     ),
     read=_karpathy,
     media="{folder}/{file}",
+    options=(TEXT,),
     tables=(
-        Table("caption_data/caption_stage1_train", "caption", shuffled=True),
-        Table("caption_data/caption_val", "caption", ("val",), joined=True),
-        Table("caption_data/caption_test", "caption", ("test",), joined=True),
+        Table("caption_data/caption_stage1_train", "caption", shuffled=True, text="lower"),
+        *(
+            Table(
+                f"caption_data/caption_{split}",
+                "caption",
+                (split,),
+                joined=True,
+                text="lower",
+                references=f"caption_data/{split}_caption_coco_format.json",
+            )
+            for split in ("val", "test")
+        ),
         Table("pretrain_ours/parts/coco_caption", "pretrain", kind="caption", dataset="coco"),
     ),
-    references=(("caption_data/test_caption_coco_format.json", "test"),),
 )
 
 NOCAPS = Corpus(
@@ -118,12 +130,17 @@ NOCAPS = Corpus(
     read=_nocaps,
     media="{file}",
     tables=(
-        Table("caption_data/nocaps_val", "caption", ("val",), joined=True),
         *(
-            Table(f"caption_data/nocaps_{name}_val", "caption", ("val",), groups=(name,), joined=True)
-            for name in _DOMAINS.values()
+            Table(
+                f"caption_data/nocaps_{name}val",
+                "caption",
+                ("val",),
+                groups=groups,
+                joined=True,
+                references=f"caption_data/nocaps_{name}val_caption_coco_format.json",
+            )
+            for name, groups in {"": (), **{f"{name}_": (name,) for name in _DOMAINS.values()}}.items()
         ),
         Table("caption_data/nocaps_test", "jsonl", ("test",)),
     ),
-    references=(("caption_data/nocaps_val_caption_coco_format.json", "val"),),
 )

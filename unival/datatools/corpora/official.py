@@ -91,6 +91,8 @@ class Sources:
         self.absent: list[str] = []
         for source in corpus.sources:
             named = given.get(source.name)
+            if source.asked and not named:
+                continue
             path = Path(named) if named else folder / source.file
             if source.refusable and named == "none":
                 self.absent.append(f"{source.file}, which the published tables have")

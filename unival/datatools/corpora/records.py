@@ -53,7 +53,8 @@ class Table:
     ``_N``, one true shuffle each, as the reference has them. ``closed``: answers outside the closed list, and rows
     without one in it, are left out (training). ``humans``: the last column holds what each person said.
     ``kind`` and ``dataset``: the last two columns of the pretraining layout. ``text``: what ``--text published`` does
-    to captions (``unival.datatools.corpora.texts``).
+    to captions (``unival.datatools.corpora.texts``). ``references``: file that gets the captions as COCO annotations,
+    for the scorers.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Table:
     kind: str = ""
     dataset: str = ""
     text: str = ""
+    references: str = ""
 
     def takes(self, record: Record) -> bool:
         """Whether a record's split and group are this table's."""
@@ -77,7 +79,8 @@ class Table:
 class Source:
     """One official file: ``name`` becomes the option ``--name``, ``file`` is its official file name.
 
-    ``refusable``: it is part of the published tables, and ``--name none`` leaves it out.
+    ``refusable``: it is part of the published tables, and ``--name none`` leaves it out. ``asked``: read only when its
+    option names it, not because it is in the folder.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Source:
     required: bool = True
     help: str = ""
     refusable: bool = False
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,10 @@ class Corpus:
     ``read`` yields the records of all splits in the official order and can be called twice. ``media``: default
     name of a medium below the media root, as a template over ``Record.media``. ``hold_out``: how many media of
     the training split become the validation split when the corpus has none. ``numbered``: ids are line numbers
-    and the corpus is one split, so that nothing needs to be remembered. ``references``: (file name, split) pairs
-    written as COCO annotations for the scorers. ``segments``: list of the clips to cut from longer media, for
-    ``unival data compress --segments``; the reader gives ``Record.media["clip"]`` = (source, start, end) in seconds.
-    ``roots``: other places that media are in, name -> template, each with ``--NAME-media-root``.
+    and the corpus is one split, so that nothing needs to be remembered. ``segments``: list of the clips to cut
+    from longer media, for ``unival data compress --segments``; the reader gives ``Record.media["clip"]`` = (source,
+    start, end) in seconds. ``roots``: other places that media are in, name -> template, each with an option
+    ``--NAME-media-root``.
     """
 
     name: str
@@ -137,5 +141,15 @@ class Corpus:
     hold_out: int = 0
     numbered: bool = False
     segments: str = ""
-    references: tuple[tuple[str, str], ...] = ()
     roots: Mapping[str, str] = field(default_factory=dict)
+
+
+def caption_tables(layout: str, train: str, val: str, test: str) -> tuple[Table, ...]:
+    """Return the tables of a corpus of videos or sounds: training rows, and references beside the evaluation tables."""
+    return (
+        Table(train, layout, shuffled=True, text="letters"),
+        *(
+            Table(name, layout, (split,), joined=True, text="letters", references=f"{name}_coco_format.json")
+            for name, split in ((val, "val"), (test, "test"))
+        ),
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from unival.datatools.corpora.official import Sources
 from unival.datatools.corpora.records import Corpus, Option, Record, Source, Table
+from unival.datatools.corpora.texts import TEXT
 from unival.errors import DataError
 
 _SPLITS = ("train", "val", "test", "testA", "testB")
@@ -45,6 +46,7 @@ def _refs(sources: Sources) -> Iterator[Record]:
                 media_id=image,
                 media={"folder": "train2014", "file": files[image], "id": image},
                 text=refs.text(sentence, wording, where),
+                pretraining_text=refs.text(sentence, "sent", where),
                 box=(x, y, x + width, y + height),
             )
 
@@ -61,7 +63,16 @@ def _corpus(name: str, title: str, by: str, tests: tuple[str, ...]) -> Corpus:
         ),
         read=_refs,
         media="{folder}/{file}",
-        options=(Option("wording", "sent", "the cleaned sentence or the raw one", ("sent", "raw")),),
+        options=(
+            Option(
+                "wording",
+                "raw",
+                "finetuning tables hold the sentence as it was typed (raw, as published) or cleaned (sent, as "
+                "pretraining rows do)",
+                ("raw", "sent"),
+            ),
+            TEXT,
+        ),
         tables=(
             Table(f"{folder}_train", "grounding", shuffled=True),
             Table(f"{folder}_train", "grounding"),

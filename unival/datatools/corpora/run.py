@@ -96,7 +96,7 @@ class _Run:
         self.closed: frozenset[str] | None = None
         self.sample: list[str] = []
         self.lines: dict[str, dict[str, None]] = {}
-        self.references: dict[str, list[Record]] = {split: [] for _, split in corpus.references}
+        self.references: dict[str, list[Record]] = {t.references: [] for t in corpus.tables if t.references}
         self._seen = 0
 
     def run(self) -> Report:
@@ -200,8 +200,6 @@ class _Run:
                 self._drop(record, str(error))
                 continue
             self._take_sample(reference)
-            if record.split in self.references:
-                self.references[record.split].append(record)
             for table in self.corpus.tables:
                 if not table.takes(record):
                     continue
@@ -214,10 +212,10 @@ class _Run:
         for name, lines in self.lines.items():
             output.text(self.settings.out / name, "".join(lines))
             self.report.tables[name] = len(lines)
-        for name, split in self.corpus.references:
-            if self.references[split]:
-                output.text(self.settings.out / name, coco_annotations(self.references[split], self.clean))
-                self.report.tables[name] = len(self.references[split])
+        for name, records in self.references.items():
+            if records:
+                output.text(self.settings.out / name, coco_annotations(records, self.clean))
+                self.report.tables[name] = len(records)
 
     def _check(self, record: Record) -> None:
         if _rank(record.split) < self.ranks.get(record.media_id, 0):
@@ -232,6 +230,8 @@ class _Run:
             for part in self._closed(record) if table.closed else [record]:
                 for row in rows_of(part, table, reference, self.cleaners[table]):
                     writer.add(row)
+            if table.references:
+                self.references[table.references].append(record)
         except Dropped as error:
             self._drop(record, f"{error}, {table.name}")
 

@@ -7,7 +7,8 @@ from functools import partial
 
 from unival.datatools.corpora.coco import captions_by
 from unival.datatools.corpora.official import Sources, seconds
-from unival.datatools.corpora.records import AnswerList, Corpus, Option, Record, Source, Table
+from unival.datatools.corpora.records import AnswerList, Corpus, Option, Record, Source, Table, caption_tables
+from unival.datatools.corpora.texts import TEXT, letters_and_digits
 from unival.errors import DataError
 
 _CAPTIONS, _QA = "video_data/caption_data", "video_data/vqa_data"
@@ -84,6 +85,7 @@ def _msrvtt(sources: Sources) -> Iterator[Record]:
 def _video_qa(sources: Sources, prefix: str) -> Iterator[Record]:
     """``{train,val,test}_qa.json``: lists of {id, video_id (a number), question, answer}."""
     names = _youtube_names(sources) if "mapping" in sources else {}
+    rule = letters_and_digits if sources.options["text"] == "published" else str
     for part in _PARTS:
         if part not in sources:
             continue
@@ -96,13 +98,13 @@ def _video_qa(sources: Sources, prefix: str) -> Iterator[Record]:
                     f"{where}: {video} is not in {sources.paths['mapping']}; expected lines 'YOUTUBE_ID {video}'",
                     path=str(file.path),
                 )
-            answer = file.text(entry, "answer", where)
+            answer = rule(file.text(entry, "answer", where))
             yield Record(
                 id=file.text(entry, "id", where),
                 split=part,
                 media_id=video,
                 media={"id": video, "youtube": names.get(video, video)},
-                question=file.text(entry, "question", where),
+                question=rule(file.text(entry, "question", where)),
                 answers={answer: 1.0} if answer.strip() else {},
             )
 
@@ -174,6 +176,12 @@ def _activitynet(sources: Sources) -> Iterator[Record]:
                 )
 
 
+def _tables(name: str, test: str) -> tuple[Table, ...]:
+    return caption_tables(
+        "video_caption", *(f"{_CAPTIONS}/{name}_caption_{part}" for part in ("train", "val", test))
+    )
+
+
 WEBVID = Corpus(
     name="webvid",
     title="WebVid",
@@ -181,9 +189,10 @@ WEBVID = Corpus(
     sources=(Source("train", "results_2M_train.csv"), Source("val", "results_2M_val.csv", False)),
     read=_webvid,
     media="{page_dir}/{id}.mp4",
+    options=(TEXT,),
     tables=(
         Table("pretrain_ours/parts/webvid_video_caption", "pretrain", kind="video_caption", dataset="webvid"),
-        Table(f"{_CAPTIONS}/webvid_val", "video_caption", ("val",), joined=True),
+        Table(f"{_CAPTIONS}/webvid_val", "video_caption", ("val",), joined=True, text="letters"),
     ),
 )
 
@@ -194,6 +203,7 @@ WEBVIDQA = Corpus(
     sources=(Source("questions", "webvidvqa.pkl"), Source("train", "results_2M_train.csv")),
     read=_webvidqa,
     media="{page_dir}/{id}.mp4",
+    options=(TEXT,),
     tables=(Table("pretrain_ours/parts/webvid_video_qa", "pretrain", kind="video_qa", dataset="webvidqa"),),
 )
 
@@ -215,12 +225,9 @@ MSRVTT = Corpus(
             "(train7k), which leaves none to choose a checkpoint on",
             ("train", "train+val"),
         ),
+        TEXT,
     ),
-    tables=(
-        Table(f"{_CAPTIONS}/msrvtt_caption_train", "video_caption", shuffled=True),
-        Table(f"{_CAPTIONS}/msrvtt_caption_val", "video_caption", ("val",), joined=True),
-        Table(f"{_CAPTIONS}/msrvtt_caption_test3k", "video_caption", ("test",), joined=True),
-    ),
+    tables=_tables("msrvtt", "test3k"),
 )
 
 
@@ -235,6 +242,7 @@ def _qa_corpus(name: str, title: str, prefix: str, top: int, mapped: bool) -> Co
         sources=(*(Source(p, f"{p}_qa.json", p == "train") for p in _PARTS), *mapping),
         read=partial(_video_qa, prefix=prefix),
         media="{youtube}.avi" if mapped else "{id}.mp4",
+        options=(TEXT,),
         answers=AnswerList(
             f"{_QA}/{name.removesuffix('_qa')}_trainval_{size}_ans2label", min_count=1, max_answers=top
         ),
@@ -259,12 +267,9 @@ MSVD = Corpus(
     options=(
         Option("train-videos", 1200, "the first videos of the mapping are for training"),
         Option("val-videos", 100, "the next for validation, the rest for testing"),
+        TEXT,
     ),
-    tables=(
-        Table(f"{_CAPTIONS}/msvd_caption_train", "video_caption", shuffled=True),
-        Table(f"{_CAPTIONS}/msvd_caption_val", "video_caption", ("val",), joined=True),
-        Table(f"{_CAPTIONS}/msvd_caption_test", "video_caption", ("test",), joined=True),
-    ),
+    tables=_tables("msvd", "test"),
 )
 
 ACTIVITYNET = Corpus(
@@ -274,11 +279,8 @@ ACTIVITYNET = Corpus(
     sources=(Source("train", "train.json"), Source("val-2", "val_2.json")),
     read=_activitynet,
     media="{id}_{segment}.mp4",
+    options=(TEXT,),
     hold_out=500,
     segments="video_data/activitynet_segments.jsonl",
-    tables=(
-        Table(f"{_CAPTIONS}/activitynet_caption_train", "video_caption", shuffled=True),
-        Table(f"{_CAPTIONS}/activitynet_caption_val", "video_caption", ("val",), joined=True),
-        Table(f"{_CAPTIONS}/activitynet_caption_val2", "video_caption", ("test",), joined=True),
-    ),
+    tables=_tables("activitynet", "val2"),
 )

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from unival.datatools.corpora.coco import SWAPS
 from unival.datatools.corpora.official import Official, Sources
 from unival.datatools.corpora.records import Corpus, Option, Record, Source, Table
+from unival.datatools.corpora.texts import TEXT
 from unival.vocabulary.boxes import Box
 
 
@@ -65,22 +67,22 @@ def _vg(sources: Sources) -> Iterator[Record]:
             "media": {"folder": known.folder, "file": image_name(name), "id": name},
             "objects": objects.get(name, ()),
         }
-        captions, ids = [], []
+        large: list[tuple[float, str, str]] = []
         for region in file.need(image, "regions", list, where):
             phrase = file.text(region, "phrase", where)
             box = region_box(file, region, where)
             x1, y1 = known.size or (box[2], box[3])
             box = (box[0], box[1], min(box[2], x1), min(box[3], y1))
             region_id = f"vg{file.text(region, 'region_id', where)}"
-            if limit and (box[2] - box[0]) * (box[3] - box[1]) >= limit:
-                captions.append(phrase)
-                ids.append(region_id)
+            area = (box[2] - box[0]) * (box[3] - box[1])
+            if limit and area >= limit:
+                large.append((area, region_id, phrase))
             else:
                 yield Record(id=region_id, text=phrase, box=box, group="region", **common)
-        if captions:
-            yield Record(
-                id=f"vg{name}", captions=tuple(captions), caption_ids=tuple(ids), group="caption", **common
-            )
+        if large:
+            large.sort(key=lambda region: -region[0])
+            _, ids, captions = zip(*large[: sources.options["captions-per-image"] or None], strict=True)
+            yield Record(id=f"vg{name}", captions=captions, caption_ids=ids, group="caption", **common)
 
 
 def _objects(sources: Sources) -> dict[str, tuple[str, ...]]:
@@ -101,7 +103,7 @@ VISUAL_GENOME = Corpus(
     modality="image",
     sources=(
         Source("regions", "region_descriptions.json"),
-        Source("objects", "objects.json", False, "object names for wrong captions"),
+        Source("objects", "objects.json", False, SWAPS, asked=True),
         Source("vg-images", "image_data.json", False, "image sizes, and which images are COCO's"),
     ),
     read=_vg,
@@ -112,6 +114,13 @@ VISUAL_GENOME = Corpus(
             16384,
             "regions below this many square pixels are grounding rows, larger ones captions; 0: all are grounding",
         ),
+        Option(
+            "captions-per-image",
+            7,
+            "regions of an image that become captions, the largest first: about the 0.77 million captions of the "
+            "paper; 0: all, about 2 million",
+        ),
+        TEXT,
     ),
     tables=(
         Table(

@@ -8,6 +8,7 @@ from functools import partial
 
 from unival.datatools.corpora.official import Sources
 from unival.datatools.corpora.records import Corpus, Record, Source, Table
+from unival.datatools.corpora.texts import TEXT
 from unival.errors import DataError
 
 _SHARD = 10_000  # files of a folder, as the usual downloader (img2dataset) makes them
@@ -67,6 +68,7 @@ def _corpus(name: str, title: str, file: str, url_first: bool | None, place: str
         read=partial(_web, name=name, url_first=url_first),
         media="{shard}/{key}.jpg",
         numbered=True,
+        options=(TEXT,),
         tables=(Table(place, "pretrain", kind="caption", dataset=name),),
     )
 
