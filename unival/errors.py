@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -25,6 +26,10 @@ class RowNumber(int):
 def numbered(line: int) -> str:
     """Return "line 3", or "row 3" for a :class:`RowNumber`."""
     return f"{'row' if isinstance(line, RowNumber) else 'line'} {int(line)}"
+
+
+class OutputError(UnivalError):
+    """A file or folder that cannot be written; the message names it and says why."""
 
 
 class DataError(UnivalError):
@@ -54,3 +59,39 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the choice closest to ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def said(error: BaseException, limit: int = 200) -> str:
+    """Return what a library's exception says, as one line of at most ``limit`` characters."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shortened(text or type(error).__name__, limit)
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """Return ``text`` on one line, its middle left out where it is longer than ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[-limit // 2 + 5 :]}"
+
+
+def explained(error: BaseException) -> str | None:
+    """Return the one line for an exception that is no fault of the program; None for a fault of the program.
+
+    Checks near the cause say more; this is for what can happen anywhere (a disk that fills up, memory that runs
+    out, a file that goes away).
+    """
+    if isinstance(error, UnivalError):
+        return str(error)
+    if isinstance(error, OSError):
+        place = f"{shortened(str(error.filename))}: " if error.filename else ""
+        if not place and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            place = "a file cannot be written: "
+        return place + said(error)
+    if isinstance(error, UnicodeError):
+        return f"a text cannot be read or written: {said(error)}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {said(error)}; give a smaller --batch-size, or smaller inputs"
+    if isinstance(error, RecursionError):
+        return "an input is nested too deeply"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "unival":
+        return f"the package '{error.name}' is missing; 'unival doctor' says how to get what is missing"
+    return None

@@ -145,7 +145,7 @@ def test_two_processes_give_the_same_files(media):
 KILLED = """
 import os, sys
 from pathlib import Path
-from unival.datatools.corpora import compress
+from unival.datatools import compress
 from unival.datatools.compress import compress_all, folder_jobs
 from unival.datatools.transcode import Compression
 

@@ -64,7 +64,7 @@ def test_parts_become_the_tables_of_the_recipes(place):
     ]
     assert len(set(merged)) == 14 and merged != sorted(merged), "shuffled"
     assert not (folder / "cc12m.tsv").exists()
-    assert not list(folder.rglob("*.part-*")), "nothing temporary stays"
+    assert not list(folder.rglob("*.part*")), "nothing temporary stays"
     assert any("cc12m: without cc12m_caption" in note for note in place.report("pretrain")["notes"])
     assert place.report("pretrain")["tables"]["pretrain_ours/vision_language_caption.tsv"] == 9
 

@@ -73,7 +73,6 @@ def export_fairseq(loaded: Loaded, path: str | Path) -> Path:
     ``task_state`` holds what this project needs to use it alone. Written beside ``path`` and moved.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     history = {
         "criterion_name": "AdjustLabelSmoothedCrossEntropyCriterion",
         "optimizer_name": "FairseqAdam",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import secrets
 import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.files import check_folder, make_folder, writing
 from unival.errors import CheckpointError
 from unival.modeling.config import ModelConfig
 from unival.modeling.weights import COMPUTED, TIED, load_into
@@ -75,18 +77,20 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
     Raises CheckpointError when ``folder`` holds something other than a checkpoint.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.path.realpath(folder))  # a link stays one
+    check_folder(folder)
     if folder.exists() and not (folder / CONFIG).exists() and any(folder.iterdir()):
         raise CheckpointError(f"'{folder}' exists and is not a checkpoint; choose another folder")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = make_folder(folder.with_name(f".{folder.name[:40]}-{secrets.token_hex(6)}"))
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-        os.chmod(temporary, 0o755)
-        _swap_in(temporary, folder)
+        with writing(folder, temporary):
+            yield temporary
+            for file in temporary.iterdir():
+                os.chmod(file, mode & 0o666)  # some libraries write for the owner alone
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+            _swap_in(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

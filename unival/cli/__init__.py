@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from unival import __version__
-from unival.errors import UnivalError, nearest
+from unival.core.command import Parser, report_failure, show_any_text
+from unival.errors import ConfigError, nearest, shortened
+
+BROKEN_PIPE = 141  # as shells say it of a program that SIGPIPE ended
 
 # verb -> (module, one-line help); modules offer add_arguments(parser) and run(args) -> exit code
 VERBS = {
@@ -49,8 +52,8 @@ DATA_VERBS = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="unival", description="Train, evaluate and use UnIVAL models.")
+def _parser() -> Parser:
+    parser = Parser(prog="unival", description="Train, evaluate and use UnIVAL models.")
     parser.add_argument("--version", action="version", version=f"unival {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, text) in VERBS.items():
@@ -63,32 +66,56 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Errors meant for the user are printed without traceback; the exit code is 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one verb; returns the exit code.
+
+    What the user can mend is said in one line on standard error (exit code 2). 130 after Ctrl-C, 141 when whoever
+    read the output went away. A traceback is a fault of the program.
+    """
+    show_any_text()
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_output()
+        return BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        return report_failure(error)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     table, words = VERBS, arguments[:1]
     if words == ["data"]:
         table, words = DATA_VERBS, arguments[1:2]
     if not words or words[0].startswith("-") or words[0] not in table:
         if words and not words[0].startswith("-") and words != ["data"]:
-            print(f"unival: unknown verb '{words[0]}'.{nearest(words[0], [*table, 'data'])}", file=sys.stderr)
-            return 2
+            near = nearest(words[0], [*table, "data"])
+            raise ConfigError(f"unknown verb '{shortened(words[0], 80)}'.{near}")
         _parser().parse_args(arguments)
         return 2
     verb = words[0]
     rest = arguments[arguments.index(verb) + 1 :]
+    module = import_module(table[verb][0])
+    parser = verb_parser(verb, table)
+    if getattr(module, "PASSES_OPTIONS", False):
+        args, extra = parser.parse_known_args(rest)
+        return int(module.run(args, extra))
+    return int(module.run(parser.parse_args(rest)))
+
+
+def verb_parser(verb: str, table: Mapping[str, tuple[str, str]]) -> Parser:
+    """Return the parser of one verb of VERBS or DATA_VERBS."""
+    name, text = table[verb]
+    prefix = "unival data" if table is DATA_VERBS else "unival"
+    parser = Parser(prog=f"{prefix} {verb}", description=text, allow_abbrev=False)
+    import_module(name).add_arguments(parser)
+    return parser
+
+
+def _let_go_of_output() -> None:
+    """Keep the interpreter from complaining, at its end, of the reader that is gone."""
     try:
-        module = import_module(table[verb][0])
-        prefix = "unival data" if table is DATA_VERBS else "unival"
-        parser = argparse.ArgumentParser(
-            prog=f"{prefix} {verb}", description=table[verb][1], allow_abbrev=False
-        )
-        module.add_arguments(parser)
-        if getattr(module, "PASSES_OPTIONS", False):
-            args, extra = parser.parse_known_args(rest)
-            return int(module.run(args, extra))
-        return int(module.run(parser.parse_args(rest)))
-    except UnivalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # standard output is no descriptor
+        return

@@ -6,6 +6,8 @@ import argparse
 from typing import Any
 
 from unival.core import options as cli_options
+from unival.core.device import device_named
+from unival.core.files import check_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +29,12 @@ def run(args: argparse.Namespace) -> int:
     """Train, write, and print how well held-out pairs are matched."""
     import time
 
-    import torch
-
     from unival.imagegen.train_clip import ClipSettings, judge, train_clip
     from unival.metrics.images import ClipScorer
 
+    check_file(args.out)
     settings = cli_options.from_namespace(args, ClipSettings)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_named(args.device)
     pictures, captions = _pairs(args.source, args.image_dir)
     held = _pairs(args.valid, args.image_dir) if args.valid else (pictures, captions)
     start = time.monotonic()

@@ -6,6 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from unival.core import options as cli_options
+from unival.core.device import device_named
+from unival.core.files import check_file
 from unival.errors import ConfigError, DataError
 from unival.imagegen.grid import grid_side
 from unival.imagegen.options import ImageGenOptions
@@ -43,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from unival.imagegen.vqgan import Vqgan, VqganConfig
     from unival.imagegen.weights import load_vqgan, save_vqgan
 
+    check_file(args.out)
+    device = device_named(args.device)
     grid_side(args.code_image_size)
     settings = cli_options.from_namespace(args, TrainSettings)
     sizes = cli_options.given(args, VqganConfig)
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     held = _pixels(args.valid, args.image_dir, args.code_image_size) if args.valid else images
     torch.manual_seed(settings.seed)
     model = Vqgan(VqganConfig(**sizes)) if args.init_from is None else load_vqgan(args.init_from)[0]
-    model.requires_grad_(True).to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.requires_grad_(True).to(device)
     print(f"{len(images)} pictures, {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     start = time.monotonic()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from unival.core.device import device_named
+from unival.core.files import check_file
 from unival.imagegen.options import ImageGenOptions
 
 
@@ -31,7 +33,6 @@ def run(args: argparse.Namespace) -> int:
     """Encode, write, and list what could not be read."""
     import sys
 
-    import torch
     from tqdm import tqdm
 
     from unival.datatools.codes import CodeTable, Pictures
@@ -39,11 +40,12 @@ def run(args: argparse.Namespace) -> int:
     from unival.imagegen.weights import load_vqgan
     from unival.metrics.images import file_hash
 
+    check_file(args.out)
     grid_side(args.code_image_size)
     vqgan, report = load_vqgan(args.vqgan_model_path, args.vqgan_config_path)
     if report.unexpected:
         print(f"{args.vqgan_model_path}: {report}")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_named(args.device)
     pictures = Pictures(args.source, args.selected_cols, args.image_dir)
     identity = {"source": str(args.source), "vqgan_sha256": file_hash(args.vqgan_model_path)}
     table = CodeTable(pictures, args.out, args.code_image_size, identity)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a table of the metrics; exit code 0 whatever the outcome."""
+    from unival.core.files import check_file, write_text
     from unival.errors import ConfigError
     from unival.evaluate.compare import compare, read_scores
 
+    if args.out:
+        check_file(args.out)
     if args.resamples < 100:
         raise ConfigError(f"--resamples {args.resamples}: at least 100 are needed")
     found = compare(read_scores(args.a), read_scores(args.b), args.resamples, args.seed, args.allow_partial)
@@ -35,7 +37,5 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         content = {"a": str(args.a), "b": str(args.b), "resamples": args.resamples, "seed": args.seed}
         lines = [{**asdict(c), "difference": c.difference} for c in found]
-        Path(args.out).write_text(
-            json.dumps({**content, "metrics": lines}, indent=1) + "\n", encoding="utf-8"
-        )
+        write_text(args.out, json.dumps({**content, "metrics": lines}, indent=1) + "\n")
     return 0

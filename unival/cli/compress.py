@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from unival.core.files import check_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what to keep and how small; the defaults are those of ``Compression``."""
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from unival.datatools.transcode import Compression
 
     how = Compression(args.keep, args.side, args.fps, args.crf)
+    check_folder(args.out)
     media, out = Path(args.media), Path(args.out)
     jobs = segment_jobs(media, Path(args.segments), how) if args.segments else folder_jobs(media, how)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from unival.checkpoint.convert import FORMATS, convert
+from unival.core.files import check_file, check_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and print the report."""
+    (check_file if args.to == "fairseq" else check_folder)(args.out)
     path, report = convert(
         args.checkpoint, args.out, args.to, args.weights, args.bpe_dir, prompts=dict(args.prompt)
     )

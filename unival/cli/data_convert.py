@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from unival.cli.data_arguments import add_task, spec_of
+from unival.core.files import check_file, check_folder
 from unival.errors import ConfigError
 
 
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from unival.datatools.own.convert import convert
     from unival.datatools.own.sources import Request
 
+    out = Path(args.out)
+    (check_file if out.suffix.lower() == ".jsonl" else check_folder)(out)
     request = Request(
         source=Path(args.source),
         spec=spec_of(args),
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         box_format=args.box_format,
     )
     shares = {"val": args.val, "test": args.test}
-    done = convert(request, Path(args.out), shares, args.seed, args.vocabulary_size)
+    done = convert(request, out, shares, args.seed, args.vocabulary_size)
     for path, rows in done.tables.values():
         print(f"{path}: {rows:,} rows")
     if done.missing:

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from unival.cli.data_arguments import add_table, spec_of, table_of
+from unival.core.files import check_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from unival.report.pictures import picture
     from unival.specs import SpecOptions
 
+    check_file(args.out)
     spec = spec_of(args)
     table = table_of(args, spec)
     items = evenly(gather(spec, table, SpecOptions()), args.rows)

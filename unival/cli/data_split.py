@@ -23,11 +23,13 @@ def run(args: argparse.Namespace) -> int:
     """Write the parts and print their sizes."""
     import os
 
+    from unival.core.files import check_folder
     from unival.datatools.own.split import split_table
     from unival.tables import open_table
 
     table = open_table(args.table, (args.by,))
     folder = args.out or os.path.dirname(table.path) or "."
+    check_folder(folder)
     shares = {"val": args.val, "test": args.test}
     for path, rows in split_table(table, folder, args.by, shares, args.seed).values():
         print(f"{path}: {rows:,} rows")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from unival.checkpoint.download import download
+from unival.core.files import check_file
 from unival.core.paths import expand
 from unival.errors import CheckpointError, ConfigError
 from unival.evaluate import reproduce
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if path.exists():
         raise ConfigError(f"{path} is there already; remove it to fetch it again")
+    check_file(path)
     print(f"{url} -> {path}")
     done = download(url, path, expected, _show if sys.stderr.isatty() else None)
     print(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unival.core import options as cli_options
+from unival.core.command import INTERRUPTED, Parser, report_failure
 from unival.core.modalities import NAMES
-from unival.errors import ConfigError, UnivalError
+from unival.errors import ConfigError
 
 if TYPE_CHECKING:
     from unival.evaluate.run import Evaluation
@@ -81,7 +81,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Read arguments of the verb, for callers from Python."""
-    parser = argparse.ArgumentParser(prog="unival evaluate", allow_abbrev=False)
+    parser = Parser(prog="unival evaluate", allow_abbrev=False)
     add_arguments(parser)
     return parser.parse_args(list(words))
 
@@ -112,9 +112,10 @@ def share(args: dict[str, Any]) -> int:
     """Predict one share, in a process that :func:`evaluate` started with these arguments."""
     try:
         predict(argparse.Namespace(**args))
-    except UnivalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED  # the first process says so
+    except Exception as error:
+        return report_failure(error)
     return 0
 
 

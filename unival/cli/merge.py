@@ -6,6 +6,8 @@ import argparse
 from dataclasses import replace
 from importlib import import_module
 
+from unival.core.command import Parser
+
 ACTIONS = ("fisher", "sweep", "chain", "plot")
 
 
@@ -21,15 +23,13 @@ def run(args: argparse.Namespace) -> int:
     """Merge, or hand over to the action named in place of a recipe."""
     if args.recipe in ACTIONS:
         module = import_module(f"unival.cli.merge_{args.recipe}")
-        parser = argparse.ArgumentParser(
-            prog=f"unival merge {args.recipe}", description=module.__doc__, allow_abbrev=False
-        )
+        parser = Parser(prog=f"unival merge {args.recipe}", description=module.__doc__, allow_abbrev=False)
         module.add_arguments(parser)
         return int(module.run(parser.parse_args(args.rest)))
     from unival.merge.recipe import MergeRecipe, read_document
     from unival.merge.run import merge
 
-    parser = argparse.ArgumentParser(prog="unival merge RECIPE.yaml", allow_abbrev=False)
+    parser = Parser(prog="unival merge RECIPE.yaml", allow_abbrev=False)
     parser.add_argument("--out", help="folder of the result (default: the recipe's)")
     out = parser.parse_args(args.rest).out
     recipe = read_document(args.recipe, MergeRecipe)

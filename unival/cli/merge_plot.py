@@ -14,10 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write mean and range over the sweeps; print the table."""
+    from unival.core.files import check_folder, write_text
     from unival.errors import DataError
     from unival.merge.plots import draw
     from unival.merge.record import read_sweep, table
 
+    check_folder(args.out)
     contents = [read_sweep(path) for path in args.sweeps]
     runs = [content["records"] for content in contents]
     seen = [{(r["point"], r["evaluation"]) for r in run} for run in runs]
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         [(a, b) for a, b in contents[0]["fronts"]],
     )
     text = table(runs)
-    (Path(args.out) / "table.md").write_text(text + "\n", encoding="utf-8")
+    write_text(Path(args.out) / "table.md", text + "\n")
     print(text)
     print("plots: " + ", ".join(str(file) for file in files))
     return 0

@@ -7,10 +7,12 @@ import glob
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.files import check_file, encoded, is_stream, make_folder, write_text
 from unival.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -56,16 +58,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict what is not predicted yet, then write every answer; exit code 1 when inputs were unreadable."""
+    out = Path(args.out)
+    check_file(out)
+    if is_stream(out):  # nothing can be put beside a device or a pipe, and nothing is gone on with
+        with tempfile.TemporaryDirectory(prefix="unival-predict-") as folder:
+            return _predict(args, out, Path(folder) / "run")
+    return _predict(args, out, out.with_name(f"{out.name}.run"))
+
+
+def _predict(args: argparse.Namespace, out: Path, work: Path) -> int:
+    """Predict into ``out`` by way of the folder ``work``, which goes when all is done."""
     from unival.cli.evaluate import predict
-    from unival.core.files import write_text
     from unival.core.parts import to_line
 
-    out = Path(args.out)
-    work = out.with_name(f"{out.name}.run")
     if args.restart:
         shutil.rmtree(work, ignore_errors=True)
     args.restart = False  # the evaluation would discard the table of inputs as well
-    work.mkdir(parents=True, exist_ok=True)
+    make_folder(work)
     args.table = _table(args, work)
     args.out, args.metrics = str(work), ()
     predicted = predict(args)
@@ -97,8 +106,8 @@ def _table(args: argparse.Namespace, work: Path) -> str:
     table = work / "inputs.jsonl"
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     # an untouched file keeps its index and the identity of a run that goes on
-    if not table.exists() or table.read_text(encoding="utf-8") != text:
-        table.write_text(text, encoding="utf-8")
+    if not table.exists() or table.read_bytes() != encoded(text):
+        write_text(table, text)
     return str(table)
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from unival.core.files import check_folder
 from unival.errors import ConfigError
 
 PRETRAIN = "pretrain"
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
     base = paths.root("UNIVAL_DATA")
     out = Path(args.out) if args.out else base / "ofa"
+    check_folder(out)
     if args.corpus == PRETRAIN:
         report = merge(out, args.seed, args.min_object_count)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from unival.core.files import check_folder
 from unival.errors import DataError
 from unival.report import write_report
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the table, the loss curves and the page of pictures; print the table."""
+    check_folder(args.out)
     files: list[Path] = []
     for name in args.results:
         path = Path(name)

@@ -6,6 +6,8 @@ import argparse
 import inspect
 import time
 
+from unival.core.files import check_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one option per parameter of ``unival.datatools.world.render``; its defaults are the defaults."""
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Render and print where everything is."""
     from unival.datatools.world import render
 
+    check_folder(args.out)
     options = {k: v for k, v in vars(args).items() if k in inspect.signature(render).parameters}
     start = time.monotonic()
     summary = render(args.out, progress=lambda message: print(f"{message} ...", flush=True), **options)

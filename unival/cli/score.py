@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unival.core.files import check_file, write_text
 from unival.errors import ConfigError
 from unival.metrics import io
 from unival.metrics.accuracy import accuracy
@@ -104,6 +105,8 @@ def _data_hash(*paths: str) -> dict[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Score, print, write. Returns 0; problems raise errors that name the file and the remedy."""
+    for place in filter(None, (args.out, args.results)):
+        check_file(place)
     scores, predictions = score_files(args)
     summary: dict[str, Any] = {
         "task": args.task,
@@ -113,10 +116,8 @@ def run(args: argparse.Namespace) -> int:
         "data": _data_hash(args.predictions, args.references),
     }
     if args.out:
-        path = Path(args.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
         full = summary | {"per_item": scores.to_dict()["per_item"]}
-        path.write_text(json.dumps(full, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(args.out, json.dumps(full, indent=1, ensure_ascii=False) + "\n")
     if args.results:
         io.write_results(args.results, predictions, args.task)
     if args.json:

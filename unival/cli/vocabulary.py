@@ -6,6 +6,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 
+from unival.core.files import check_folder
 from unival.errors import ConfigError
 
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the vocabulary and print its size."""
     from unival.vocabulary.vocabulary import Vocabulary
 
+    check_folder(args.out)
     if args.released:
         if args.size is not None:
             raise ConfigError(

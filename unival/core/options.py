@@ -6,11 +6,13 @@ import argparse
 import ast
 import dataclasses
 import json
+import math
+import numbers
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unival.errors import ConfigError, nearest
+from unival.errors import ConfigError, nearest, shortened
 
 T = TypeVar("T")
 
@@ -70,6 +72,44 @@ def add_arguments(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
         else:
             convert = kind
         parser.add_argument(*flags, type=convert, default=None, help=help_text, metavar=item.name.upper())
+
+
+_EXPECTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    tuple: "a list",
+    dict: "names with values",
+    Mapping: "names with values",
+}
+
+
+def check_types(options: Any, what: str, skip: Iterable[str] = ()) -> None:
+    """Check that the fields of an options dataclass hold values of their types; ``what`` names the kind of option.
+
+    A switch is no number, a text is no switch, and numbers are finite: recipes and callers in Python bring
+    ``"5"``, ``2.5`` and ``"false"``. Raises ConfigError.
+    """
+    hints = get_type_hints(type(options))
+    for item in dataclasses.fields(options):
+        value, kind = getattr(options, item.name), hints[item.name]
+        if item.name in skip or (value is None and kind is not _plain_type(kind)):
+            continue
+        plain = _plain_type(kind)
+        plain = get_origin(plain) or plain
+        expected = _EXPECTED.get(plain)
+        if expected is None:
+            continue
+        if plain is float:
+            fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        elif plain is int:
+            fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        else:
+            fits = isinstance(value, (list, tuple) if plain in (list, tuple) else plain)
+        if not fits:
+            raise ConfigError(f"{what} {item.name} {shortened(repr(value), 80)}: expected {expected}")
 
 
 def given(namespace: argparse.Namespace | Mapping[str, Any], cls: type) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unival.core.files import write_text
+from unival.core.files import encoded, make_folder, write_text, writing
 from unival.errors import ConfigError
 
 RUN, PARTS, MERGED = "run.json", "parts", "predictions.jsonl"
@@ -26,7 +26,7 @@ class Parts:
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Make the folder this run's. Raises ConfigError when it holds predictions of another run."""
-        (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder / PARTS)
         path = self.folder / RUN
         mine = json.loads(json.dumps(identity, default=str))
         if path.is_file() and any((self.folder / PARTS).iterdir()):
@@ -58,13 +58,18 @@ class Parts:
     def open(self, shard: int, num_shards: int) -> BinaryIO:
         """Open the part of a process for appending, behind a torn last line if there is one."""
         path = self.folder / PARTS / f"{shard}-of-{num_shards}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         file = open(path, "ab+", buffering=0)  # noqa: SIM115  (the caller closes it)
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
         return file  # type: ignore[return-value]
+
+    def append(self, file: BinaryIO, records: Iterable[Record]) -> None:
+        """Add records to a part. Raises OutputError when they cannot be written."""
+        with writing(self.folder):
+            file.write(encoded("".join(f"{to_line(record)}\n" for record in records)))
 
     def merge(self, records: Iterable[Record]) -> Path:
         """Write ``predictions.jsonl``, in the order given."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unival.core.files import write_text
-from unival.core.parts import Parts, to_line
+from unival.core.parts import Parts
 from unival.errors import ConfigError, DataError, UnivalError
 from unival.imagegen.grid import write_codes
 from unival.imagegen.vqgan import Vqgan
@@ -141,7 +141,7 @@ class CodeTable:
                     readable = [record for record in records if "error" not in record]
                     for record, codes in zip(readable, vqgan.encode(pixels.to(device)).cpu(), strict=True):
                         record["codes"] = write_codes(codes.flatten().tolist())
-                file.write("".join(f"{to_line(record)}\n" for record in records).encode("utf-8"))
+                self.parts.append(file, records)
 
     def finish(self, max_broken_share: float = 0.01) -> dict[str, Any]:
         """Write the table and its report, which is returned; remove the parts.

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
+from unival.core.files import encoded, make_folder, replacing, write_text
 from unival.datatools.transcode import Compression, Job, compress
 from unival.errors import ConfigError, DataError
 from unival.media.source import MediaError
@@ -89,7 +89,7 @@ def compress_all(
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}; at least 1 is needed")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     _same_settings(out, how)
     failed: dict[str, str] = {}
     waiting, there, total = [], 0, 0
@@ -108,7 +108,7 @@ def compress_all(
         if progress is not None:
             progress(there + done, total)
     text = "".join(f"{target}\t{' '.join(reason.split())}\n" for target, reason in sorted(failed.items()))
-    _replace(out / FAILED, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(out / FAILED, text)
     return made, there, failed
 
 
@@ -154,10 +154,10 @@ def _guarded(job: Job, out: Path, how: Compression) -> tuple[str, str | None]:
     """Run one job; returns (target, None or the reason of the failure). Leaves a mark while it runs."""
     target = out / job.target
     mark = out / f".working-{os.getpid()}"
-    mark.write_text(job.target, encoding="utf-8")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_bytes(encoded(job.target))
     try:
-        _replace(target, lambda path: compress(job, path, how))
+        with replacing(target) as part:
+            compress(job, part, how)
         return job.target, None
     except MediaError as error:
         return job.target, f"{error.source}: {error.reason}"
@@ -195,13 +195,4 @@ def _same_settings(out: Path, how: Compression) -> None:
                 f"{out} was made with {found}, not {asdict(how)}; use those settings or another folder"
             )
     else:
-        _replace(place, lambda path: path.write_text(json.dumps(asdict(how)) + "\n", encoding="utf-8"))
-
-
-def _replace(place: Path, write: Callable[[Path], Any]) -> None:
-    temporary = place.with_name(f".{os.getpid()}.{place.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, place)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_text(place, json.dumps(asdict(how)) + "\n")

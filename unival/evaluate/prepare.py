@@ -14,8 +14,9 @@ from unival.checkpoint.header import CODES_AND_BINS
 from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.checkpoint.resolve import Resolved, Wanted, resolve
 from unival.core import options as cli_options
+from unival.core.files import check_folder
 from unival.core.provenance import file_hash, table_hash
-from unival.errors import ConfigError
+from unival.errors import ConfigError, OutputError
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
@@ -75,6 +76,10 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
     }
     model = loaded.model.to(args.device).to(getattr(torch, args.precision))
     out = Path(args.out) if args.out else _default_folder(Path(args.checkpoint), spec, described)
+    try:
+        check_folder(out)
+    except OutputError as error:
+        raise OutputError(f"{error}; name another folder with --out") from None
     settings = _settings(args, extra, what)
     evaluation = Evaluation(model, loaded.vocabulary, spec, table, options, out, identity, settings, about)
     return evaluation, open_for(args.train_table) if args.train_table else None, out

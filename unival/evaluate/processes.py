@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed
 
+from unival.core.device import device_named
 from unival.errors import ConfigError
 
 PARENT = "UNIVAL_EVALUATE_PARENT"  # set for the processes that a first one starts: its process id
@@ -95,8 +96,11 @@ def while_parent_lives(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def devices(wanted: str | None) -> list[str]:
-    """Return the devices to spread processes over: the one asked for, or all GPUs, or the CPU."""
+    """Return the devices to spread processes over: the one asked for, or all GPUs, or the CPU.
+
+    Raises ConfigError for one that is not there.
+    """
     if wanted:
-        return [wanted]
+        return [device_named(wanted)]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{k}" for k in range(count)] or ["cpu"]

@@ -145,8 +145,7 @@ class Evaluation:
                 if batch:
                     found = self.inference(self.model, to_device(batch, settings.device, settings.dtype))
                     records = records + [_record(row, p) for row, p in zip(good, found, strict=True)]
-                lines = [to_line(record) for record in records if record["row"] not in done]
-                file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+                self.parts.append(file, [record for record in records if record["row"] not in done])
                 read, unreadable = read + len(records), unreadable + len(records) - len(good)
                 if unreadable >= FEW and 2 * unreadable > read and not settings.allow_missing_media:
                     raise DataError(

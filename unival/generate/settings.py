@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from unival.core.options import check_types
 from unival.errors import ConfigError, nearest
 from unival.generate.constraints import parse_range
 
@@ -45,6 +46,7 @@ class GenerationSettings:
     seed: int = field(default=1, metadata={"help": "seed of sampling"})
 
     def __post_init__(self) -> None:
+        check_types(self, "generation setting")
         checks = {
             "beam": (self.beam >= 1, "at least 1"),
             "max_len_a": (self.max_len_a >= 0, "0 or more"),

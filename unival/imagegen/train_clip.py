@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unival.core.files import replacing
+from unival.core.files import check_file, replacing, write_text
 from unival.core.installation import install_extra
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
@@ -81,8 +81,8 @@ def train_clip(
         raise ConfigError(f"training a CLIP needs open_clip_torch: {install_extra('imagegen')}") from error
     out = Path(out)
     config = out.with_suffix(".json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps(settings.architecture(), indent=1) + "\n", encoding="utf-8")
+    check_file(out)
+    write_text(config, json.dumps(settings.architecture(), indent=1) + "\n")
     open_clip.add_model_config(config)
     torch.manual_seed(settings.seed)
     model, preprocess = new_clip(open_clip, config.stem, device)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unival.core.files import write_text
+from unival.core.files import make_folder, write_text
 from unival.core.parts import to_line
 from unival.core.recipe import write_yaml
 from unival.errors import ConfigError, UnivalError
@@ -196,7 +196,7 @@ def run_step(recipe: ChainRecipe, step: Step, say: Callable[[str], None] = print
     if missing:
         raise ConfigError(f"'{step.name}' needs {', '.join(missing)}, which is not done yet; run that first")
     marker = _marker(recipe, step)
-    marker.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(marker.parent)
     say(f"{step.name}: {step.text}")
     if isinstance(step.work, MergeRecipe):
         merge(step.work, say)

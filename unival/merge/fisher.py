@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unival.batching.batch import collate, to_device
+from unival.core.files import check_file, replacing
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.merge.tables import Measured, examples
@@ -28,6 +29,7 @@ def estimate(
     """
     from safetensors.torch import save_file
 
+    check_file(out)
     with TemporaryDirectory() as scratch:
         evaluation = table.open(checkpoint, scratch)
         model, pad = evaluation.model, evaluation.vocabulary.pad
@@ -46,8 +48,8 @@ def estimate(
             count += 1
     if not count:
         raise ConfigError(f"{table.table or table.recipe}: no row to take gradients of")
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    save_file({n: (total / count).cpu().contiguous() for n, total in sums.items()}, str(out))
+    with replacing(out) as part:
+        save_file({n: (total / count).cpu().contiguous() for n, total in sums.items()}, part)
     return count
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from unival.core.files import replacing
+
 INK = ("#3465a4", "#d9480f", "#2f9e44", "#9c36b5", "#e8a400", "#0b7285")
 Records = Sequence[Mapping[str, Any]]
 
@@ -43,7 +45,6 @@ def draw(
 ) -> list[Path]:
     """Write the plots that the records allow into ``folder`` and return their files."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     line = with_lambda(runs[0])
     if len(line) > 1:
@@ -78,7 +79,8 @@ def _save(figure: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
     figure.tight_layout()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format="png", metadata={"Software": None})
     pyplot.close(figure)
     return path
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unival.core.files import write_text
+from unival.core.files import check_folder, make_folder, write_text
 from unival.errors import DataError
 from unival.merge.plots import Records, draw, names, scores_of
 from unival.merge.search import search
@@ -24,7 +24,8 @@ def sweep(recipe: SweepRecipe, searching: bool = False, say: Any = print) -> dic
     Returns the content of sweep.json. Raises what merging, evaluating and reading raise.
     """
     out = Path(recipe.out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
+    make_folder(out)
     scorer = Scorer(recipe, say)
     points = grid_points(recipe)
     found: dict[str, Any] = {}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unival.checkpoint.folder import WEIGHTS, new_folder, write_config
+from unival.core.files import check_folder, make_folder
 from unival.core.provenance import file_hash
 from unival.errors import CheckpointError, ConfigError
 from unival.merge.card import describe, write_card
@@ -45,7 +46,8 @@ def merge(recipe: MergeRecipe, say: Say = lambda line: None) -> list[Merged]:
     """
     done = []
     hashes: dict[str, str] = {}
-    Path(recipe.out).parent.mkdir(parents=True, exist_ok=True)
+    check_folder(recipe.out)
+    make_folder(Path(recipe.out).parent)
     with TemporaryDirectory(prefix=".merge-", dir=Path(recipe.out).parent) as work:
         sources, base = _open(recipe, Path(work))
         names = [model.name for model in recipe.models]

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from unival.core.files import write_text
+from unival.core.files import make_folder, write_text
 from unival.core.provenance import file_hash, sha256
 from unival.errors import ConfigError, nearest
 from unival.evaluate.recipe import read_recipe
@@ -249,7 +249,7 @@ class Scorer:
         args = parse(evaluation.words(checkpoint, out))
         if not same and (out / "run.json").is_file():
             shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_text(begun, key)
         result = evaluate(args)
         assert result is not None and result["metrics"], "a sweep's tables carry targets"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.device import device_named
 from unival.core.parts import to_line
 from unival.errors import ConfigError
 from unival.specs.preparation import prepare_row
@@ -57,7 +58,7 @@ class Measured:
         from unival.evaluate.prepare import prepare
 
         args = parse(self.words(checkpoint, out))
-        args.device = args.device or "cpu"
+        args.device = device_named(args.device or "cpu")
         args.shard = 0
         return prepare(args)[0]
 

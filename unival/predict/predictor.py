@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unival.checkpoint.load import Loaded, load_checkpoint
+from unival.core.device import device_named
 from unival.errors import ConfigError, nearest
 from unival.media import MediaError
 from unival.media.memory import EXPECTED
@@ -109,7 +110,7 @@ class Predictor:
             )
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}: at least 1 is needed")
-        self.device, self.precision, self.batch_size = _device(device), precision, batch_size
+        self.device, self.precision, self.batch_size = device_named(device), precision, batch_size
         self.loaded, self.name, self.limits = loaded, name, limits
         self.given = options
         self.options = SpecOptions.from_options(**laid_over(loaded.header.kept_options(), options))
@@ -351,19 +352,3 @@ def _distribution(scored: Sequence[tuple[Any, float]]) -> dict[str, float]:
     shares = {str(answer): math.exp(score - best) for answer, score in scored}
     total = sum(shares.values())
     return {answer: share / total for answer, share in shares.items()}
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device '{name}' is not known; give cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device '{name}': {torch.cuda.device_count()} GPUs are visible; give another or cpu"
-        )
-    return name

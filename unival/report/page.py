@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.files import check_folder, replacing, write_bytes, write_text
 from unival.errors import DataError
 from unival.media import MediaLoader
 from unival.report.curves import draw_curves, read_log
@@ -58,7 +59,7 @@ def write_report(
     """
     read = [r if isinstance(r, Result) else read_result(r) for r in results]
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
+    check_folder(root)
     paths = {name: Path(path) for name, path in (logs or {}).items()}
     paths.update({r.name: r.locate(r.log) for r in read if r.log})
     curves = draw_curves({name: read_log(path) for name, path in paths.items()}) if paths else None
@@ -73,15 +74,16 @@ def write_report(
         root / "sheet.png",
         root / "curves.png" if curves else None,
     )
-    report.scores.write_text(f"{score_table(read, all_metrics=True)}\n", encoding="utf-8")
+    write_text(report.scores, f"{score_table(read, all_metrics=True)}\n")
     if report.curves and curves:
-        report.curves.write_bytes(curves)
+        write_bytes(report.curves, curves)
     sections = [
         (r.name, [(image, "\n".join(_plain(i))) for image, i in cards]) for r, cards in shown if cards
     ]
-    contact_sheet(sections).save(report.sheet)
+    with replacing(report.sheet) as part:
+        contact_sheet(sections).save(part, format="PNG")
     drawn = {name: _png(path) for name, path in (figures or {}).items()}
-    report.page.write_text(_html(title, shown, curves, drawn), encoding="utf-8")
+    write_text(report.page, _html(title, shown, curves, drawn))
     return report
 
 
@@ -100,14 +102,12 @@ def write_cards(
 ) -> None:
     """Write examples as one page: HTML, or one picture where ``path`` ends with .png."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".png":
-        contact_sheet([(title, [(image, "\n".join(_plain(i))) for image, i in cards])]).save(path)
+        sheet = contact_sheet([(title, [(image, "\n".join(_plain(i))) for image, i in cards])])
+        with replacing(path) as part:
+            sheet.save(part, format="PNG")
         return
-    path.write_text(
-        f"{_head(title)}\n{_cards(cards, modality)}\n</html>\n",
-        encoding="utf-8",
-    )
+    write_text(path, f"{_head(title)}\n{_cards(cards, modality)}\n</html>\n")
 
 
 def _loader(result: Result) -> MediaLoader:

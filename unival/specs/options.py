@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from unival.core.options import check_types
 from unival.errors import ConfigError, nearest
 from unival.imagegen.options import ImageGenOptions
 from unival.vocabulary.prompts import check_overrides
@@ -124,6 +125,7 @@ class SpecOptions(ImageGenOptions):
     )
 
     def __post_init__(self) -> None:
+        check_types(self, "task option", skip=("answers",))
         super().__post_init__()
         for name in _POSITIVE:
             if getattr(self, name) < 1:

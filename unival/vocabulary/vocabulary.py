@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from unival.core.files import Output
 from unival.errors import CheckpointError, DataError
 from unival.vocabulary.bpe import ByteBPE, parse_encoder, parse_merges, train_bpe
 
@@ -129,17 +130,17 @@ class Vocabulary:
 
     def save(self, folder: str | Path) -> None:
         """Write the vocabulary's four files into ``folder`` (made if absent)."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in self._files.items():
-            (folder / name).write_bytes(data)
         settings = {
             "num_codes": self.num_codes,
             "num_bins": self.num_bins,
             "size": len(self),
             "fingerprint": self.fingerprint(),
         }
-        (folder / _SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        with Output() as output:
+            for name, data in self._files.items():
+                output.bytes(Path(folder) / name, data)
+            output.text(Path(folder) / _SETTINGS, json.dumps(settings, indent=1) + "\n")
+            output.commit()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the vocabulary as plain text and numbers, for a checkpoint that carries its own."""

@@ -10,45 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from unival.core.files import Output, make_folder, writing
 from unival.core.seeding import rng_for
 from unival.datatools.corpora.rows import Dropped, Row
-
-
-class Output:
-    """The files of one run. They get their names together in ``commit``; a failed run leaves none behind."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Path, Path]] = []
-
-    def new(self, place: Path) -> Path:
-        """Return the temporary path that will become ``place``."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.name}.part-{os.getpid()}")
-        self._waiting.append((temporary, place))
-        return temporary
-
-    def forget(self, place: Path) -> None:
-        """Take back a file that turned out empty."""
-        for entry in [e for e in self._waiting if e[1] == place]:
-            entry[0].unlink(missing_ok=True)
-            self._waiting.remove(entry)
-
-    def text(self, place: Path, text: str) -> None:
-        self.new(place).write_text(text, encoding="utf-8", newline="\n")
-
-    def commit(self) -> list[Path]:
-        """Give every file its name; returns the names."""
-        places = []
-        for temporary, place in self._waiting:
-            os.replace(temporary, place)
-            places.append(place)
-        self._waiting.clear()
-        return places
-
-    def discard(self) -> None:
-        for temporary, _ in self._waiting:
-            temporary.unlink(missing_ok=True)
-        self._waiting.clear()
 
 
 class TableWriter:
@@ -60,8 +24,9 @@ class TableWriter:
         self._path = (
             output.new(place) if not shuffles else place.with_name(f".{place.name}.rows-{os.getpid()}")
         )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("wb")
+        make_folder(self._path.parent)
+        with writing(place, self._path):
+            self._file = self._path.open("wb")
         self._offsets = array("q", [0])
         self._ids: set[str] | None = set() if ids else None
 
@@ -76,19 +41,23 @@ class TableWriter:
             if row[0] in self._ids:
                 raise Dropped("id twice")
             self._ids.add(row[0])
-        size = self._file.write("\t".join(row).encode("utf-8") + b"\n")
+        with writing(self.place, self._path):
+            size = self._file.write("\t".join(row).encode("utf-8") + b"\n")
         self._offsets.append(self._offsets[-1] + size)
 
     def close(self) -> None:
         """Finish the table; one without rows is not written."""
-        self._file.close()
+        with writing(self.place, self._path):
+            self._file.close()
         if not len(self):
             self.output.forget(self.place)
         elif self.shuffles:
             offsets = np.frombuffer(self._offsets, dtype=np.int64)
             for number in range(1, self.shuffles + 1):
                 order = rng_for(self.seed, number, 0, f"shuffle {self.place.stem}").permutation(len(self))
-                permuted([(self._path, offsets)], order, self.output.new(self._numbered(number)))
+                part = self.output.new(self._numbered(number))
+                with writing(self._numbered(number), part):
+                    permuted([(self._path, offsets)], order, part)
             self._path.unlink()
 
     def stale(self) -> list[Path]:

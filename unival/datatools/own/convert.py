@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unival.core.files import Output
 from unival.core.paths import base_folder, root
-from unival.datatools.corpora.write import Output
 from unival.datatools.own.sources import Request, read_source
 from unival.datatools.own.split import SPLITS, assign
 from unival.errors import DataError
@@ -51,18 +51,18 @@ def convert(
             + (f" (first: {done.missing[0]}); name their folder with --media" if done.missing else ""),
             path=str(request.source),
         )
-    output = Output()
-    if single:
-        done.tables["all"] = (out, len(records))
-        output.text(out, _lines(records))
-    else:
-        place = assign([str(r[request.spec.modality]) for r in records], shares, seed)
-        for name in SPLITS:
-            rows = [r for r in records if place[str(r[request.spec.modality])] == name]
-            if rows:
-                done.tables[name] = (folder / f"{name}.jsonl", len(rows))
-                output.text(folder / f"{name}.jsonl", _lines(rows))
-    output.commit()
+    with Output() as output:
+        if single:
+            done.tables["all"] = (out, len(records))
+            output.text(out, _lines(records))
+        else:
+            place = assign([str(r[request.spec.modality]) for r in records], shares, seed)
+            for name in SPLITS:
+                rows = [r for r in records if place[str(r[request.spec.modality])] == name]
+                if rows:
+                    done.tables[name] = (folder / f"{name}.jsonl", len(rows))
+                    output.text(folder / f"{name}.jsonl", _lines(rows))
+        output.commit()
     if not single:
         done.vocabulary = _vocabulary(records, folder, vocabulary_size)
         done.recipe = _recipe(request.spec, folder, done.tables)

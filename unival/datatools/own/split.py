@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from unival.core.files import Output
 from unival.core.seeding import rng_for
-from unival.datatools.corpora.write import Output
 from unival.errors import ConfigError
 from unival.tables import Table
 from unival.tables.base import FileTable
@@ -63,13 +63,13 @@ def split_table(
         row = table.record(number) if isinstance(table, FileTable) else _json(dict(table[number]))
         lines[place[value]].append(row)
     head = [table.head] if isinstance(table, FileTable) and table.head else []
-    output = Output()
     written = {}
-    for name, rows in lines.items():
-        path = Path(folder) / f"{Path(table.path).stem}_{name}{suffix}"
-        output.new(path).write_bytes(b"\n".join([*head, *rows]) + b"\n")
-        written[name] = (path, len(rows))
-    output.commit()
+    with Output() as output:
+        for name, rows in lines.items():
+            path = Path(folder) / f"{Path(table.path).stem}_{name}{suffix}"
+            output.bytes(path, b"\n".join([*head, *rows]) + b"\n")
+            written[name] = (path, len(rows))
+        output.commit()
     return written
 
 
