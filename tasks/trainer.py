@@ -123,14 +123,11 @@ class UnivalTrainer(Trainer):
         task.untrained = untrained(sorted(random), task.held_modalities(), start, wanted)
 
     def _start_from_weights(self, filename: str) -> None:
-        from unival.checkpoint.folder import load_folder
-        from unival.core.torchfile import read_fairseq
+        from unival.checkpoint.load import read_weights
         from unival.modeling.weights import load_into, modality_exceptions
 
-        folder = Path(filename).is_dir()
-        state = load_folder(filename)[0].state_dict() if folder else read_fairseq(filename).model
         model = self.get_model()
-        report = load_into(model, state, *modality_exceptions(model), extend=True)
+        report = load_into(model, read_weights(filename), *modality_exceptions(model), extend=True)
         self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
         self._check_networks(report.missing, filename)

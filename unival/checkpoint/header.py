@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unival.checkpoint.folder import read_config
+from unival.checkpoint.huggingface import is_ofa_folder, read_ofa
 from unival.checkpoint.identify import BART, OURS, UNIVAL, family_of
 from unival.core.paths import root
 from unival.core.torchfile import FairseqFile, read_fairseq
@@ -54,7 +55,7 @@ class Header:
     def read(cls, path: str | Path) -> Header:
         """Read the header of a folder or a ``.pt`` file. Raises CheckpointError."""
         path = Path(path)
-        return cls.of_config(path, read_config(path)) if path.is_dir() else cls.of_file(read_fairseq(path))
+        return cls.of_config(path, read_config(path)) if is_own_folder(path) else cls.of_file(read_file(path))
 
     @classmethod
     def of_config(cls, folder: Path, meta: Mapping[str, Any]) -> Header:
@@ -77,6 +78,7 @@ class Header:
         Audio captioning of the released UnIVAL files asks about "the video" (reference behaviour); their
         prompt is replaced accordingly.
         """
+        from unival.vocabulary.bart import read_bart
         from unival.vocabulary.vocabulary import Vocabulary
 
         path, arch, ours = file.path, file.arch, file.task_state.get("unival")
@@ -86,7 +88,10 @@ class Header:
         if ours is None:
             family = family_of(file)
             said = {} if family == BART else _released(file, family)
-            return cls(path=path, family=family, arch=arch, counts=counts, **said)
+            words = read_bart(path) if is_ofa_folder(path) else None
+            carried = None if words is None else lambda: words
+            fingerprint = None if words is None else words.fingerprint()
+            return cls(path, family, arch, fingerprint=fingerprint, counts=counts, carried=carried, **said)
         words = ours.get("vocabulary")
         return cls(
             path=path,
@@ -143,6 +148,16 @@ class Header:
         return about if self.lineage is None else {**about, "lineage": self.lineage}
 
 
+def is_own_folder(path: Path) -> bool:
+    """True for a folder, unless it is one of OFA's."""
+    return path.is_dir() and not is_ofa_folder(path)
+
+
+def read_file(path: str | Path) -> FairseqFile:
+    """Read a ``.pt`` file, or a folder of OFA as one. Raises CheckpointError."""
+    return read_ofa(path) if is_ofa_folder(path) else read_fairseq(path)
+
+
 def released_vocabulary() -> Path:
     """Return the folder where the released BPE files are looked for: ``bpe`` below UNIVAL_WEIGHTS."""
     return root("UNIVAL_WEIGHTS") / "bpe"
@@ -178,7 +193,7 @@ def _released(file: FairseqFile, family: str) -> dict[str, Any]:
         and isinstance(file.args.get(f.name), plain)
         and isinstance(f.default, (*plain, type(None)))
     }
-    prompts = {}
+    prompts = dict(file.args.get("prompts") or {})
     if family == UNIVAL and (task, modality) == ("caption", "audio"):
         prompts["caption.audio"] = PROMPTS["caption.video"]
     settings = _decoding(file, SPECS[task].generation if task in SPECS else ())

@@ -87,12 +87,19 @@ def _blocks(state: Mapping[str, Tensor], stage: int) -> int:
     return 1 + max((int(m[1]) for key in state if (m := pattern.match(key))), default=-1)
 
 
-def size_of(config: ModelConfig) -> str:
-    """Return "tiny", "medium", "base", "large" or "huge" when width and depth are those, else the sizes."""
-    options = config.options()
+def size_name(options: Mapping[str, Any]) -> str | None:
+    """Return the name of the size that has these widths and depths, None for another size."""
     for arch, named in ARCHS.items():
         if all(options[name] == value for name, value in named.items() if name != "resnet_type"):
             return arch.removeprefix("unival_")
+    return None
+
+
+def size_of(config: ModelConfig) -> str:
+    """Return "tiny", "medium", "base", "large" or "huge" when width and depth are those, else the sizes."""
+    options = config.options()
+    if name := size_name(options):
+        return name
     layers = f"{options['encoder_layers']}+{options['decoder_layers']} layers"
     return f"own size ({layers}, width {options['encoder_embed_dim']})"
 

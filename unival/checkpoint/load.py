@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unival.checkpoint.folder import load_folder
-from unival.checkpoint.header import Header
+from unival.checkpoint.header import Header, is_own_folder, read_file
 from unival.checkpoint.identify import BART, config_of, ignored_paths
-from unival.core.torchfile import read_fairseq
 from unival.errors import CheckpointError
 from unival.modeling.weights import load_into
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import Tensor
 
     from unival.modeling.model import UnIVAL
     from unival.vocabulary.vocabulary import Vocabulary
@@ -73,7 +74,7 @@ def load_checkpoint(
     bpe_dir: str | Path | None = None,
     counts: Mapping[str, int] | None = None,
 ) -> Loaded:
-    """Load a folder of ours or a fairseq file into a model in evaluation mode.
+    """Load a folder (ours or OFA's) or a fairseq file into a model in evaluation mode.
 
     ``weights``: "raw", "ema", or "auto" (averaged when the file has them). A file that carries no vocabulary
     takes ``vocabulary``, else :meth:`Header.vocabulary` finds one. Raises CheckpointError.
@@ -82,14 +83,14 @@ def load_checkpoint(
     from unival.modeling.undrawn import Undrawn
 
     path = Path(path)
-    if path.is_dir():
+    if is_own_folder(path):
         model, own, meta = load_folder(path)
         header = Header.of_config(path, meta)
         kind = str(header.weights)
         if weights not in ("auto", kind):
             raise CheckpointError(f"'{path}' holds {kind} weights, not {weights}")
         return Loaded(model, own, kind, header)
-    file = read_fairseq(path)
+    file = read_file(path)
     header = Header.of_file(file)
     if header.family == BART:
         raise CheckpointError(
@@ -112,3 +113,8 @@ def check_size(path: str | Path, size: int, vocabulary: Vocabulary) -> None:
         raise CheckpointError(
             f"'{path}' has {size} tokens, the vocabulary {len(vocabulary)}; give the file's own"
         )
+
+
+def read_weights(path: str | Path) -> Mapping[str, Tensor]:
+    """Return the (raw) weights of a checkpoint of any layout, by fairseq's names. Raises CheckpointError."""
+    return load_folder(path)[0].state_dict() if is_own_folder(Path(path)) else read_file(path).model

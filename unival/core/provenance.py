@@ -10,8 +10,8 @@ from pathlib import Path
 
 from unival.errors import CheckpointError
 
-# What a checkpoint folder is; anything else in it (logs, results) is not the model.
-CHECKPOINT_FILES = ("config.json", "model.safetensors")
+# What a checkpoint folder is, its weights under one of two names; anything else in it (logs, results) is not the model.
+CONFIG, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
 LIBRARIES = (
     "unival",
     "torch",
@@ -42,7 +42,10 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     Raises CheckpointError when it is absent.
     """
     path = Path(path)
-    files = [path / name for name in CHECKPOINT_FILES] if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        weights = next((name for name in WEIGHTS if (path / name).is_file()), WEIGHTS[0])
+        files = [path / CONFIG, path / weights]
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"checkpoint '{file}' does not exist")

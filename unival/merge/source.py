@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from unival.checkpoint.folder import WEIGHTS, config_in, read_config
-from unival.checkpoint.header import Header
+from unival.checkpoint.header import Header, is_own_folder, read_file
 from unival.checkpoint.identify import config_of
 from unival.checkpoint.load import HEADS, check_size
-from unival.core.torchfile import FairseqFile, read_fairseq
+from unival.core.torchfile import FairseqFile
 from unival.errors import CheckpointError, ConfigError
 from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
 from unival.modeling.config import ModelConfig
@@ -57,7 +57,7 @@ def open_source(path: str | Path, weights: str | None, work: Path, bpe_dir: str 
     released files, which carry none. Raises CheckpointError and ConfigError.
     """
     path = Path(path)
-    return _folder(path, weights) if path.is_dir() else _fairseq(path, weights, work, bpe_dir)
+    return _folder(path, weights) if is_own_folder(path) else _fairseq(path, weights, work, bpe_dir)
 
 
 def _folder(path: Path, weights: str | None) -> Source:
@@ -84,7 +84,7 @@ def _fairseq(path: Path, weights: str | None, work: Path, bpe_dir: str | None) -
             f"'{path}' may hold raw and averaged (EMA) weights: say in the recipe which to merge, "
             "'weights: raw' or 'weights: ema', for all models alike"
         )
-    file = read_fairseq(path)
+    file = read_file(path)
     header = Header.of_file(file)
     if header.weights is not None:  # an exported file holds one set of weights and says which
         _check_kind(path, header.weights, weights)
@@ -95,7 +95,7 @@ def _fairseq(path: Path, weights: str | None, work: Path, bpe_dir: str | None) -
     check_size(path, config.vocab_size, vocabulary)
     state = _distinct(state, config)
     specs = {key: Spec(tuple(value.shape), value.dtype) for key, value in state.items()}
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path / "pytorch_model.bin" if path.is_dir() else path):  # mapped from the file
         read: Callable[[str], Tensor] = lambda key: _copy(state[key])  # noqa: E731
     else:
         read = _staged(state, specs, Path(mkdtemp(dir=work)) / WEIGHTS).read
