@@ -11,7 +11,12 @@ missing=()
 for extra in "$@"; do [ -e "$stamp-$extra" ] || missing+=("$extra"); done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 echo "installing ${missing[*]} into .venv (torch is several GB, fairseq compiles for about three minutes)"
-.venv/bin/python -m pip install --quiet --upgrade pip setuptools wheel
-.venv/bin/python -m pip install --quiet torch torchvision
-.venv/bin/python -m pip install --quiet -e ".[$(IFS=,; echo "${missing[*]}")]"
+if .venv/bin/python -c 'import pip' 2> /dev/null; then
+  install=(.venv/bin/python -m pip install --quiet)
+  "${install[@]}" --upgrade pip setuptools wheel
+else  # an environment that uv made
+  install=(uv pip install --quiet --python .venv/bin/python)
+fi
+"${install[@]}" torch torchvision
+"${install[@]}" -e ".[$(IFS=,; echo "${missing[*]}")]"
 for extra in "${missing[@]}"; do touch "$stamp-$extra"; done

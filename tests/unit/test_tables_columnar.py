@@ -236,6 +236,35 @@ def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
         table[0]
 
 
+def test_large_row_groups_of_media_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("unival.tables.columnar.LARGE", 1 << 20)
+    parquet.write_table(
+        pa.table({"image": [os.urandom(1 << 18)] * 8}), tmp_path / "a.parquet", use_dictionary=False
+    )
+    open_table(tmp_path / "a.parquet")
+    assert "2 MB of its row group" in caplog.text
+    caplog.clear()
+    parquet.write_table(pa.table({"text": [os.urandom(1 << 18).hex()] * 8}), tmp_path / "b.parquet")
+    open_table(tmp_path / "b.parquet")
+    assert not caplog.text
+
+
+def test_reading_in_order_reads_a_block_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columnar, "KEPT_BYTES", 1)  # not even one block fits
+    parquet.write_table(contents(), tmp_path / "a.parquet", row_group_size=GROUP)
+    table, read = open_table(tmp_path / "a.parquet"), []
+    file = open_columnar(table.path)[0]
+    original = file._read
+    monkeypatch.setattr(
+        file, "_read", lambda block, columns: read.append((block, columns)) or original(block, columns)
+    )
+    for row in table:
+        MediaLoader(table.media_root).open(row["image"])
+    assert len(read) == len(set(read)) == 10
+
+
 def test_memory_stays_within_its_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columnar, "KEPT_BYTES", 4 << 20)
     path = tmp_path / "a.parquet"

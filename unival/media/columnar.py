@@ -142,9 +142,16 @@ class ColumnarFile(ABC):
         cost = max(1 << 12, pa.total_allocated_bytes() - before)
         self._room -= cost
         self._kept[key] = (block, cost)
-        while self._room < 0 and len(self._kept) > 1:
-            self._room += self._kept.popitem(last=False)[1][1]
+        for old in list(self._kept):
+            # the newest block of texts and that of media stay: reading in order uses both in turn
+            if self._room < 0 and any(k[1] == old[1] for k in reversed(self._kept) if k != old):
+                self._room += self._kept.pop(old)[1]
         return block
+
+    @property
+    def media_bytes(self) -> int:
+        """Bytes that reading one medium takes at most, where that is more than its own."""
+        return 0
 
     def _used(self, count: int) -> None:
         """Note that ``count`` bytes of a memory map were touched."""
@@ -163,6 +170,16 @@ class ParquetFile(ColumnarFile):
         except (pa.ArrowException, OSError) as error:
             _refuse(self.path, "a Parquet file", error)
         return self._file.schema_arrow, sizes
+
+    @property
+    def media_bytes(self) -> int:
+        largest = 0
+        for number in range(self._file.metadata.num_row_groups):
+            group = self._file.metadata.row_group(number)
+            parts = (group.column(n) for n in range(group.num_columns))
+            sizes = [p.total_uncompressed_size for p in parts if p.path_in_schema.split(".")[0] in self.media]
+            largest = max(largest, sum(sizes))
+        return largest
 
     def _read(self, block: int, columns: tuple[str, ...]) -> Any:
         return self._file.read_row_group(block, columns=list(columns), use_threads=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,9 @@ from unival.errors import DataError, RowNumber
 from unival.media.columnar import ColumnarFile, open_columnar
 from unival.tables.base import Table
 from unival.tables.row import Row
+
+LARGE = 32 << 20  # bytes of media of a row group
+log = logging.getLogger(__name__)
 
 
 class ColumnarTable(Table):
@@ -30,6 +34,11 @@ class ColumnarTable(Table):
         self._size = len(file)
         if not self._size:
             raise DataError("the file holds no rows", path=self.path)
+        if file.media_bytes > LARGE:
+            log.warning(
+                f"{self.path}: each medium is read with the {file.media_bytes >> 20} MB of its row group, which is "
+                "slow in shuffled order; write row groups of about 10 MB, or an Arrow file (datasets.save_to_disk)"
+            )
 
     def __len__(self) -> int:
         return self._size
