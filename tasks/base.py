@@ -21,7 +21,7 @@ from unival.core import options as cli_options
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError
-from unival.specs import SpecOptions, get_spec
+from unival.specs import all_options, get_spec
 from unival.tables import Table, open_table
 from unival.tasks.options import TaskOptions
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, unwrap
@@ -46,7 +46,7 @@ class UnivalTask(LegacyFairseqTask):
     def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
         super().__init__(args)
         self.cfg = cli_options.from_namespace(args, TaskOptions)
-        self.options = cli_options.from_namespace(args, SpecOptions)
+        self.options = cli_options.from_namespace(args, all_options())
         self.vocabulary = vocabulary
         self.uses_ema = self.cfg.uses_ema
         self.spec = get_spec(self.spec_name, self.cfg.modality or self.modality)
@@ -67,7 +67,7 @@ class UnivalTask(LegacyFairseqTask):
         """Add the positional ``data``, the engine's and the data's options."""
         parser.add_argument("data", help="comma-separated tables; the last is for validation")
         cli_options.add_arguments(parser, TaskOptions)
-        cli_options.add_arguments(parser, SpecOptions)
+        cli_options.add_arguments(parser, all_options())
         # A schedule without a length gets one from the epochs (tasks/trainer.py); fairseq would refuse None.
         # ``data`` is a list of tables, not a folder where fairseq could look for further validation sets.
         parser.set_defaults(total_num_update=0, ignore_unused_valid_subsets=True)

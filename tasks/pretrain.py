@@ -17,7 +17,7 @@ from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches
 from unival.errors import ConfigError
 from unival.modeling.config import ModelConfig
-from unival.specs import SpecOptions, get_spec
+from unival.specs import all_options, get_spec
 from unival.tables import open_table
 from unival.tasks.base import UnivalTask
 from unival.tasks.mixture import STREAMS, add_arguments, from_arguments, read_mixture
@@ -118,7 +118,7 @@ class UnifyTask(UnivalTask):
         )
         options = self.options
         if entry.get("options"):
-            options = SpecOptions.from_options(**{**cli_options.to_dict(options), **entry["options"]})
+            options = all_options().from_options(**{**cli_options.to_dict(options), **entry["options"]})
         if training:
             spec.prepare(table, options)
         name = entry.get("name", table.path)

@@ -7,36 +7,47 @@ Tables have the columns ``image``, ``thing`` and ``count``.
 
 from __future__ import annotations
 
-from unival.specs import Field, register
+from dataclasses import dataclass
+
+from unival.core.options import option
+from unival.specs import Field, SpecOptions, register
 from unival.specs.answers import AnswerSpec, encode_answer
 from unival.specs.base import bad_value, compose, row_id, text_of
 from unival.specs.inputs import load_media, media_field
 
-MOST = 20
+
+@dataclass(frozen=True)
+class CountingOptions(SpecOptions):
+    """The options of every task, and one more."""
+
+    most_things: int = option(20, "the largest number that is an answer", least=1)
 
 
 @register
 class CountingSpec(AnswerSpec):
-    """``how many circles are there?`` -> a number from 0 to 20, the best of all."""
+    """``how many circles are there?`` -> a number from 0 to ``most_things``, the best of all."""
 
     name = "counting"
     best_metric = "accuracy"
     inference = "allcand"
+    options_class = CountingOptions
 
     @property
     def fields(self):
         thing = Field("thing", True, "what is counted, in the plural")
-        return media_field("image"), thing, Field("count", True, f"0 to {MOST}", target=True)
+        return media_field("image"), thing, Field("count", True, "a whole number", target=True)
 
     def candidates(self, options):
-        return tuple(str(number) for number in range(MOST + 1))
+        return tuple(str(number) for number in range(options.most_things + 1))
 
     def reference(self, row, options):
         count = row.get("count")
         if count is None:
             return None
         if str(count) not in self.candidates(options):
-            raise bad_value(row, "count", f"expected a whole number from 0 to {MOST}, got {count!r}")
+            raise bad_value(
+                row, "count", f"expected a whole number from 0 to {options.most_things}, got {count!r}"
+            )
         return str(count)
 
     def examples(self, row, media, options, vocabulary, rng=None, training=False):

@@ -44,6 +44,7 @@ def test_task_in_one_file(world: Path, tmp_path: Path) -> None:
         "data": {"train": str(table), "valid": str(table)},
         "inputs": {
             "bpe_dir": str(world / "vocabulary"),
+            "most_things": 4,  # an option that only this task has
             **{k.replace("-", "_"): v for k, v in options.items()},
         },
         "optimization": {"lr": 0.001, "batch_size": 4, "max_update": 3},
@@ -71,10 +72,11 @@ def test_task_in_one_file(world: Path, tmp_path: Path) -> None:
     assert "12 usable" in done.stdout
     result = json.loads((tmp_path / "result/result.json").read_text(encoding="utf-8"))
     assert set(result["metrics"]) == {"accuracy", "mean_error"} and result["task"] == "counting"
+    assert result["options"]["most_things"] == 4
     answers = [
         json.loads(line)["prediction"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()
     ]
-    assert len(answers) == 12 and all(0 <= int(answer) <= 20 for answer in answers)
+    assert len(answers) == 12 and all(0 <= int(answer) <= 4 for answer in answers)
 
 
 @pytest.mark.parametrize(

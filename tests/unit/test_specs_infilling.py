@@ -113,7 +113,7 @@ def test_score_and_bad_values() -> None:
     with pytest.raises(DataError, match=r"texts\.tsv, line 3, column 'text'"):
         spec.examples(row(" "), MEDIA, SpecOptions(), VOCABULARY)
     for wrong, message in (
-        ({"mask_ratio": 1.5}, "mask_ratio is a share"),
+        ({"mask_ratio": 1.5}, "mask_ratio must be at least 0 and at most 1"),
         ({"mask_length": "span"}, "Did you mean 'span-poisson'"),
         ({"replace_length": 2}, "replace_length '2' is not one of 1, 0, -1"),
         ({"random_ratio": 0.6, "keep_ratio": 0.6}, "together exceed 1"),

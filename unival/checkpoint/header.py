@@ -131,9 +131,9 @@ class Header:
     def kept_options(self) -> dict[str, Any]:
         """Return task options and prompts by name, without those that this version does not know (a newer
         one wrote the checkpoint)."""
-        from unival.specs import SpecOptions
+        from unival.specs import all_options
 
-        known = {f.name for f in fields(SpecOptions)}
+        known = {f.name for f in fields(all_options())}
         kept = {name: value for name, value in self.options.items() if name in known}
         return {**kept, "prompts": self.prompts} if self.prompts else kept
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from unival.checkpoint.header import Header
 from unival.errors import ConfigError
-from unival.specs import SpecOptions, TaskSpec, get_spec
+from unival.specs import SpecOptions, TaskSpec, all_options, get_spec
 from unival.specs.reference import resolve_task
 
 LISTS = ("answers", "ans2label_dict", "ans2label_file")  # the options that name a closed list
@@ -56,7 +56,7 @@ def resolve(header: Header, asked: Wanted, recipe: Wanted | None = None, zero_sh
     options = laid_over(base.options, asked.options)
     if mode == "open":  # not even the list that training used
         options = _without_lists(options)
-    return Resolved(spec, SpecOptions.from_options(**options), {**base.decoding, **asked.decoding}, mode)
+    return Resolved(spec, all_options().from_options(**options), {**base.decoding, **asked.decoding}, mode)
 
 
 def laid_over(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

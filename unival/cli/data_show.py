@@ -24,12 +24,12 @@ def run(args: argparse.Namespace) -> int:
     from unival.evaluate.items import gather, shown
     from unival.report.page import write_cards
     from unival.report.pictures import picture
-    from unival.specs import SpecOptions
+    from unival.specs import all_options
 
     check_file(args.out)
     spec = spec_of(args)
     table = table_of(args, spec)
-    items = evenly(gather(spec, table, SpecOptions()), args.rows)
+    items = evenly(gather(spec, table, all_options()()), args.rows)
     loader = table.loader()
     entries = [shown(spec, table, item, {"prediction": None, "score": None}) for item in items]
     cards = [(picture(entry, spec.modality, loader), entry) for entry in entries]

@@ -23,7 +23,7 @@ MODES = ("open", "trie", "rank", "beamsearch", "allcand")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb, then those of the task descriptions (sizes, prompts, answers)."""
-    from unival.specs import SpecOptions
+    from unival.specs import all_options
 
     parser.add_argument("checkpoint", help="folder with config.json, or a .pt file of a training run")
     parser.add_argument(
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--restart", action="store_true", help="discard predictions of an earlier run in --out"
     )
     parser.set_defaults(scored=True)
-    cli_options.add_arguments(parser.add_argument_group("task options"), SpecOptions)
+    cli_options.add_arguments(parser.add_argument_group("task options"), all_options())
 
 
 def _words(text: str) -> tuple[str, ...]:

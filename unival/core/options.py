@@ -45,6 +45,56 @@ def _parse_list(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
+def option(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+) -> Any:
+    """A dataclass field with its help and bounds; a type as ``default`` makes a new value for each object.
+
+    ``least`` and ``most`` are allowed themselves, ``above`` is not; :func:`check_fields` looks at them.
+    """
+    metadata = {"help": help, "least": least, "most": most, "above": above, "choices": choices}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_fields(options: Any) -> None:
+    """Compare the fields of a dataclass with their bounds.
+
+    Raises:
+        ConfigError: the option, its value and the bounds; the nearest choice is offered.
+    """
+    for item in dataclasses.fields(options):
+        value, bounds = getattr(options, item.name), item.metadata
+        least, most, above = (bounds.get(key) for key in ("least", "most", "above"))
+        choices = bounds.get("choices")
+        if value is None:
+            continue
+        if choices is not None and value not in choices:
+            raise ConfigError(
+                f"{item.name} '{value}' is not one of {', '.join(map(str, choices))}."
+                + nearest(str(value), map(str, choices))
+            )
+        outside = (
+            (least is not None and not value >= least)
+            or (above is not None and not value > above)
+            or (most is not None and not value <= most)
+        )
+        if outside:
+            raise ConfigError(f"{item.name} must be {_bounds_in_words(least, most, above)}, got {value}")
+
+
+def _bounds_in_words(least: float | None, most: float | None, above: float | None) -> str:
+    words = [f"at least {least}"] if least is not None else [] if above is None else [f"above {above}"]
+    return " and ".join(words + ([] if most is None else [f"at most {most}"]))
+
+
 def add_arguments(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
     """Add one option per field of the dataclass ``cls`` to an argparse parser or group.
 

@@ -20,7 +20,7 @@ from unival.errors import ConfigError, OutputError
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
-from unival.specs import SpecOptions, TaskSpec
+from unival.specs import TaskSpec, all_options
 from unival.tables import Table, open_table
 
 
@@ -87,7 +87,7 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
 
 def _asked(args: Namespace) -> Wanted:
     """What the command line asks for."""
-    options = cli_options.given(args, SpecOptions)
+    options = cli_options.given(args, all_options())
     return Wanted(args.task, args.modality, args.mode, options, args.eval_args)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from unival.core.recipe import load_recipe
 from unival.errors import ConfigError, nearest
-from unival.specs import SpecOptions
+from unival.specs import all_options
 from unival.specs.reference import REFERENCE_TASKS, resolve_task
 
 # option of a recipe -> how evaluation takes it
@@ -55,7 +55,7 @@ def read_recipe(path: str | os.PathLike[str]) -> EvaluationRecipe:
     task, modality = resolve_task(named, recipe.options.get("modality"))
     if modality is None and named in REFERENCE_TASKS:
         modality = REFERENCE_TASKS[named][1]
-    spec_names = {f.name for f in fields(SpecOptions)}
+    spec_names = {f.name for f in fields(all_options())}
     known = [*spec_names, *OPTIONS]
     for name in recipe.options:
         if name not in known and _is_misspelt(name, known):

@@ -102,7 +102,7 @@ class Predictor:
         import torch
 
         from unival.checkpoint.resolve import laid_over
-        from unival.specs import SpecOptions
+        from unival.specs import all_options
 
         if precision not in PRECISIONS:
             raise ConfigError(
@@ -113,7 +113,7 @@ class Predictor:
         self.device, self.precision, self.batch_size = device_named(device), precision, batch_size
         self.loaded, self.name, self.limits = loaded, name, limits
         self.given = options
-        self.options = SpecOptions.from_options(**laid_over(loaded.header.kept_options(), options))
+        self.options = all_options().from_options(**laid_over(loaded.header.kept_options(), options))
         self.model = loaded.model.to(self.device).to(getattr(torch, precision)).eval()
         self._decoders: dict[str, Inference] = {}
         self._lock = threading.Lock()

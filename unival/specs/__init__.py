@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, make_dataclass
+from functools import cache
 from typing import TypeVar
 
 from unival.errors import ConfigError, nearest
@@ -47,6 +49,7 @@ __all__ = [
     "PretrainSpec",
     "SpecOptions",
     "TaskSpec",
+    "all_options",
     "get_spec",
     "register",
 ]
@@ -63,8 +66,28 @@ def register(spec: Spec) -> Spec:
     """
     if spec.name in SPECS:
         raise ConfigError(f"there is a task '{spec.name}' already; choose another name")
+    if not issubclass(spec.options_class, SpecOptions):
+        raise ConfigError(f"options_class of task '{spec.name}' must inherit unival.specs.SpecOptions")
+    taken = {field.name for field in fields(all_options())} - {field.name for field in fields(SpecOptions)}
+    for name in sorted(taken & vars(spec.options_class).get("__annotations__", {}).keys()):
+        raise ConfigError(
+            f"option '{name}' of task '{spec.name}' belongs to another task; choose another name"
+        )
     SPECS[spec.name] = OWN[spec.name] = spec
     return spec
+
+
+def all_options() -> type[SpecOptions]:
+    """Return ``SpecOptions`` with the options that tasks of one's own add: flags, recipes and calls take them all."""
+    own = tuple(
+        dict.fromkeys(spec.options_class for spec in OWN.values() if spec.options_class is not SpecOptions)
+    )
+    return _joined(own) if own else SpecOptions
+
+
+@cache
+def _joined(classes: tuple[type[SpecOptions], ...]) -> type[SpecOptions]:
+    return make_dataclass("SpecOptions", (), bases=classes, frozen=True)
 
 
 def get_spec(name: str, modality: str | None = None) -> TaskSpec:

@@ -45,7 +45,8 @@ class TaskSpec(ABC):
     picks the best checkpoint; ``generation``, default decoding settings (fairseq's names); ``inference``,
     "beamsearch" or "allcand" (every candidate of the constraint is scored); ``joins_ids``: rows with one id
     (all captions of an image) are one item with several references, predicted once; ``reads_media``: a row's
-    medium is input of the model; ``reranks``: :meth:`rerank` chooses among all outputs of a row.
+    medium is input of the model; ``reranks``: :meth:`rerank` chooses among all outputs of a row;
+    ``options_class``: the options it reads, a frozen dataclass that adds fields to ``SpecOptions`` or that itself.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class TaskSpec(ABC):
     joins_ids: ClassVar[bool] = False
     reads_media: ClassVar[bool] = True
     reranks: ClassVar[bool] = False
+    options_class: ClassVar[type[SpecOptions]] = SpecOptions
 
     def __init__(self, modality: str = "image") -> None:
         if modality not in self.modalities:

@@ -1,12 +1,13 @@
-"""All knobs of the task descriptions, with the reference's option names; defaults live here only."""
+"""What task descriptions may be told, with the reference's option names: a dataclass per concern; defaults and
+bounds stand in the fields and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from unival.core.options import check_types
+from unival.core.options import check_fields, check_types, option
 from unival.errors import ConfigError, nearest
 from unival.imagegen.options import ImageGenOptions
 from unival.vocabulary.prompts import check_overrides
@@ -19,140 +20,148 @@ AUDIO_CROPS = ("centre", "start", "rand")
 
 
 @dataclass(frozen=True)
-class SpecOptions(ImageGenOptions):
-    """What a task description may be told. Lengths are in words unless said otherwise, sizes in pixels."""
+class InputOptions:
+    """Sizes of media and how they are read; lengths in pixels, frames, samples."""
 
-    max_src_length: int = field(
-        default=128, metadata={"help": "words kept of a question or text in the source"}
+    patch_image_size: int = option(480, "side of the image given to the network, pixels", least=1)
+    patch_frame_size: int = option(224, "side of a video frame, pixels", least=1)
+    num_frames: int = option(4, "frames taken from a video", least=1)
+    sample_type: str = option("rand", "frame choice in training: rand, middle or fps<x>")
+    eval_sample_type: str = option(
+        "middle", "frame choice in evaluation: middle, fps<x>, or rand (reference behaviour, seeded)"
     )
-    max_tgt_length: int = field(default=30, metadata={"help": "words kept of a caption that is learnt"})
-    max_source_positions: int = field(
-        default=1024, metadata={"help": "most tokens of a source, longer ones are cut"}
+    eval_audio_crop: str = option(
+        "centre", "part of a long sound in evaluation: centre, start or rand", choices=AUDIO_CROPS
     )
-    max_target_positions: int = field(
-        default=1024, metadata={"help": "most tokens of a target, longer ones are cut"}
+    sample_rate: int = option(48000, "audio sample rate, Hz", least=1)
+    max_audio_len: int = option(480000, "audio samples given to the network", least=1)
+    imagenet_default_mean_and_std: bool = option(False, "ImageNet normalisation, not 0.5")
+    use_dataaug: bool | None = option(
+        None, "random crops and colours in training; default: in pretraining only"
     )
-    max_object_length: int = field(default=30, metadata={"help": "object names appended to a question"})
-    patch_image_size: int = field(
-        default=480, metadata={"help": "side of the image given to the network, pixels"}
+    frame_resize: str = option("none", "video frames: none (crop only), short_side or square")
+    video_flip: bool = option(True, "flip videos at random with use_dataaug")
+    no_image_transform: bool = option(False, "centre crop instead of resizing")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Lengths of texts and what the decoder begins with."""
+
+    max_src_length: int = option(128, "words kept of a question or text in the source", least=1)
+    max_tgt_length: int = option(30, "words kept of a caption that is learnt", least=1)
+    max_source_positions: int = option(1024, "most tokens of a source, longer ones are cut", least=1)
+    max_target_positions: int = option(1024, "most tokens of a target, longer ones are cut", least=1)
+    prompt_type: str = option(
+        "none", "what the decoder is made to begin with: none, src or prev_output", choices=PROMPT_TYPES
     )
-    patch_frame_size: int = field(default=224, metadata={"help": "side of a video frame, pixels"})
-    num_frames: int = field(default=4, metadata={"help": "frames taken from a video"})
-    sample_type: str = field(
-        default="rand", metadata={"help": "frame choice in training: rand, middle or fps<x>"}
+    prompts: Mapping[str, str] = option(dict, "prompt templates replaced by name")
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Questions and closed lists of answers."""
+
+    max_object_length: int = option(30, "object names appended to a question", least=1)
+    add_object: bool = option(False, "append the row's object names to a question")
+    answers: tuple[str, ...] | None = option(None, "closed list of answers")
+    ans2label_dict: Mapping[str, int] | None = option(None, "closed list of answers as {answer: number}")
+    ans2label_file: str | None = option(
+        None, "file with the closed list of answers: text lines, JSON or the released pickle"
     )
-    eval_sample_type: str = field(
-        default="middle",
-        metadata={
-            "help": "frame choice in evaluation: middle, fps<x>, or rand (reference behaviour, seeded)"
-        },
+
+
+@dataclass(frozen=True)
+class EntailmentOptions:
+    """Entailment."""
+
+    add_caption: bool = option(False, "give the premise caption in entailment")
+
+
+@dataclass(frozen=True)
+class GroundingOptions:
+    """Boxes."""
+
+    max_image_size: int = option(512, "pixels that the coordinate bins span", least=1)
+    acc_thresh: float = option(0.5, "IoU from which a box counts as right", above=0, most=1)
+
+
+@dataclass(frozen=True)
+class MatchingOptions:
+    """Wrong captions and answers of pretraining."""
+
+    neg_sample_dir: str | None = option(
+        None, "folder with all_captions.txt, object.txt, type2ans.json for matching"
     )
-    eval_audio_crop: str = field(
-        default="centre", metadata={"help": "part of a long sound in evaluation: centre, start or rand"}
+    neg_captions_video: str | None = option(
+        None,
+        "captions for negatives of videos, default all_captions_video.txt in neg_sample_dir, else of images",
     )
-    sample_rate: int = field(default=48000, metadata={"help": "audio sample rate, Hz"})
-    max_audio_len: int = field(default=480000, metadata={"help": "audio samples given to the network"})
-    max_image_size: int = field(default=512, metadata={"help": "pixels that the coordinate bins span"})
-    imagenet_default_mean_and_std: bool = field(
-        default=False, metadata={"help": "ImageNet normalisation, not 0.5"}
+    neg_captions_audio: str | None = option(
+        None,
+        "captions for negatives of audio, default all_captions_audio.txt in neg_sample_dir, else of images",
     )
-    use_dataaug: bool | None = field(
-        default=None, metadata={"help": "random crops and colours in training; default: in pretraining only"}
+    matching_prob: float = option(
+        1.0, "share of pretraining rows that also give a matching example", least=0, most=1
     )
-    frame_resize: str = field(
-        default="none", metadata={"help": "video frames: none (crop only), short_side or square"}
+
+
+@dataclass(frozen=True)
+class InfillingOptions:
+    """Text infilling."""
+
+    mask_ratio: float = option(0.3, "text infilling: share of the words that are hidden", least=0, most=1)
+    random_ratio: float = option(
+        0.0, "text infilling: share of spans shown as random tokens", least=0, most=1
     )
-    video_flip: bool = field(default=True, metadata={"help": "flip videos at random with use_dataaug"})
-    no_image_transform: bool = field(default=False, metadata={"help": "centre crop instead of resizing"})
-    prompt_type: str = field(
-        default="none", metadata={"help": "what the decoder is made to begin with: none, src or prev_output"}
+    keep_ratio: float = option(0.0, "text infilling: share of spans shown as they are", least=0, most=1)
+    mask_length: str = option(
+        "span-poisson", "text infilling hides span-poisson, word or subword", choices=MASK_LENGTHS
     )
-    add_object: bool = field(default=False, metadata={"help": "append the row's object names to a question"})
-    add_caption: bool = field(default=False, metadata={"help": "give the premise caption in entailment"})
-    answers: tuple[str, ...] | None = field(default=None, metadata={"help": "closed list of answers"})
-    ans2label_dict: Mapping[str, int] | None = field(
-        default=None, metadata={"help": "closed list of answers as {answer: number}"}
+    poisson_lambda: float = option(3.0, "text infilling: mean words of a span", above=0)
+    replace_length: int = option(
+        1, "text infilling: masks shown for a span: 1, 0, or -1 for one each token", choices=REPLACEMENTS
     )
-    ans2label_file: str | None = field(
-        default=None,
-        metadata={"help": "file with the closed list of answers: text lines, JSON or the released pickle"},
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Scores and the seed."""
+
+    protocol: str = option(
+        "unival",
+        "how predictions are scored: unival (as published: captions lose their punctuation) or official",
+        choices=PROTOCOLS,
     )
-    acc_thresh: float = field(default=0.5, metadata={"help": "IoU from which a box counts as right"})
-    neg_sample_dir: str | None = field(
-        default=None,
-        metadata={"help": "folder with all_captions.txt, object.txt, type2ans.json for matching"},
-    )
-    neg_captions_video: str | None = field(
-        default=None,
-        metadata={
-            "help": "captions for negatives of videos, default all_captions_video.txt in neg_sample_dir, else of images"
-        },
-    )
-    neg_captions_audio: str | None = field(
-        default=None,
-        metadata={
-            "help": "captions for negatives of audio, default all_captions_audio.txt in neg_sample_dir, else of images"
-        },
-    )
-    matching_prob: float = field(
-        default=1.0, metadata={"help": "share of pretraining rows that also give a matching example"}
-    )
-    mask_ratio: float = field(
-        default=0.3, metadata={"help": "text infilling: share of the words that are hidden"}
-    )
-    random_ratio: float = field(
-        default=0.0, metadata={"help": "text infilling: share of spans shown as random tokens"}
-    )
-    keep_ratio: float = field(
-        default=0.0, metadata={"help": "text infilling: share of spans shown as they are"}
-    )
-    mask_length: str = field(
-        default="span-poisson", metadata={"help": "text infilling hides span-poisson, word or subword"}
-    )
-    poisson_lambda: float = field(default=3.0, metadata={"help": "text infilling: mean words of a span"})
-    replace_length: int = field(
-        default=1, metadata={"help": "text infilling: masks shown for a span: 1, 0, or -1 for one each token"}
-    )
-    protocol: str = field(
-        default="unival",
-        metadata={
-            "help": "how predictions are scored: unival (as published: captions lose their punctuation) or official"
-        },
-    )
-    seed: int = field(default=7, metadata={"help": "seed of all random choices of the data"})
-    prompts: Mapping[str, str] = field(
-        default_factory=dict, metadata={"help": "prompt templates replaced by name"}
-    )
+    seed: int = option(7, "seed of all random choices of the data")
+
+
+@dataclass(frozen=True)
+class SpecOptions(
+    InputOptions,
+    TextOptions,
+    AnswerOptions,
+    EntailmentOptions,
+    GroundingOptions,
+    MatchingOptions,
+    InfillingOptions,
+    ScoringOptions,
+    ImageGenOptions,
+):
+    """All of them in one object, since a mixture holds several tasks. Lengths are in words unless said otherwise.
+
+    A task of one's own adds options by a frozen dataclass that inherits this one, named as its
+    ``options_class`` (docs/adding-a-task.md).
+    """
 
     def __post_init__(self) -> None:
         check_types(self, "task option", skip=("answers",))
         super().__post_init__()
-        for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.prompt_type not in PROMPT_TYPES:
-            raise ConfigError(
-                f"prompt_type '{self.prompt_type}' is not one of {', '.join(PROMPT_TYPES)}."
-                + nearest(self.prompt_type, PROMPT_TYPES)
-            )
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ConfigError(
-                    f"{name} '{value}' is not one of {', '.join(map(str, choices))}."
-                    + nearest(str(value), map(str, choices))
-                )
-        if self.poisson_lambda <= 0:
-            raise ConfigError(f"poisson_lambda is a mean above 0, got {self.poisson_lambda}")
+        check_fields(self)
         if self.random_ratio + self.keep_ratio > 1:
             raise ConfigError(
                 f"random_ratio {self.random_ratio} and keep_ratio {self.keep_ratio} together exceed 1"
             )
-        if not 0 < self.acc_thresh <= 1:
-            raise ConfigError(f"acc_thresh is an overlap in (0, 1], got {self.acc_thresh}")
-        for name in ("matching_prob", "mask_ratio", "random_ratio", "keep_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
         if sum(x is not None for x in (self.answers, self.ans2label_dict, self.ans2label_file)) > 1:
             raise ConfigError("give only one of answers, ans2label_dict and ans2label_file")
         if self.answers is not None:
@@ -172,24 +181,3 @@ class SpecOptions(ImageGenOptions):
             if name not in known:
                 raise ConfigError(f"unknown task option '{name}'.{nearest(name, known)}")
         return cls(**options)
-
-
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "protocol": PROTOCOLS,
-    "eval_audio_crop": AUDIO_CROPS,
-    "mask_length": MASK_LENGTHS,
-    "replace_length": REPLACEMENTS,
-}
-_POSITIVE = (
-    "max_src_length",
-    "max_tgt_length",
-    "max_source_positions",
-    "max_target_positions",
-    "max_object_length",
-    "patch_image_size",
-    "patch_frame_size",
-    "num_frames",
-    "sample_rate",
-    "max_audio_len",
-    "max_image_size",
-)

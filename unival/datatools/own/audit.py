@@ -14,7 +14,7 @@ from unival.datatools.own.sample import evenly
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.media.endings import kind_of
-from unival.specs import SpecOptions, TaskSpec
+from unival.specs import SpecOptions, TaskSpec, all_options
 from unival.specs.preparation import prepare_row
 from unival.tables import Row, Table
 from unival.vocabulary.vocabulary import Vocabulary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Sizes do not change what is wrong with a row; small ones make the check cheap.
-CHEAP = SpecOptions(patch_image_size=32, patch_frame_size=32, num_frames=2, max_audio_len=4000)
+CHEAP = {"patch_image_size": 32, "patch_frame_size": 32, "num_frames": 2, "max_audio_len": 4000}
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,14 @@ def audit(
     spec: TaskSpec,
     table: Table,
     vocabulary: Vocabulary,
-    options: SpecOptions = CHEAP,
+    options: SpecOptions | None = None,
     decode: int = 32,
 ) -> Audit:
     """Prepare every row as evaluation would, and the evenly spaced ``decode`` rows with their media decoded.
 
     A bad row never stops the check; it becomes a :class:`Problem` with file, line and column.
     """
+    options = options or all_options()(**CHEAP)
     found = Audit(rows=len(table))
     full = table.loader()
     lookup = _Lookup(full.root, full.table_dir)
