@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unival.core.files import write_text
 from unival.errors import ConfigError, DataError
+from unival.metrics import cells
 
 TASKS = ("caption", "vqa", "grounding", "entailment")
 _IDS = {"caption": "image_id", "vqa": "question_id", "grounding": "uniq_id", "entailment": "uniq_id"}
@@ -55,14 +57,15 @@ def _rows(path: str | Path) -> Iterator[tuple[int | None, Any]]:
     if not text.strip():
         raise DataError("is empty", path=str(path))
     if path.suffix.lower() in (".tsv", ".csv"):
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        yield from enumerate(csv.DictReader(text.splitlines(), delimiter=delimiter), start=2)
+        yield from cells.rows(path, text)
         return
     try:
-        yield None, json.loads(text)
+        yield None, json.loads(text, object_pairs_hook=partial(_object, path))
         return
     except json.JSONDecodeError as error:
         whole = error
+    except (RecursionError, ValueError) as error:  # too deep; a number of thousands of digits
+        raise DataError(f"not usable JSON: {error}", path=str(path)) from None
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if len(lines) < 2:
         raise DataError(f"is not JSON: {whole.msg}", path=str(path), line=whole.lineno)
@@ -71,6 +74,18 @@ def _rows(path: str | Path) -> Iterator[tuple[int | None, Any]]:
             yield n, json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"is not JSON: {error.msg}", path=str(path), line=n) from error
+        except (RecursionError, ValueError) as error:
+            raise DataError(f"not usable JSON: {error}", path=str(path), line=n) from None
+
+
+def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one of predictions by id that has an id twice would keep the last one alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"the key '{twice}' stands twice in one object", path=str(path))
+    return found
 
 
 def _records(path: str | Path) -> tuple[dict[str, Any] | None, list[tuple[int | None, Mapping[str, Any]]]]:
@@ -152,7 +167,7 @@ def read_predictions(path: str | Path, task: str, ids: str = "as-is") -> dict[An
         if key in result:
             twice.append(key)
         value = _get(record, _PREDICTION_NAMES[task], path, line, "prediction")
-        result[key] = _box(value) if task == "grounding" else value
+        result[key] = _box(value) if task == "grounding" else _text(value, key, "prediction", path, line)
     if twice:
         raise DataError(f"{len(twice)} ids are predicted twice: {twice[:5]}", path=str(path))
     return result
@@ -175,7 +190,8 @@ def read_references(path: str | Path, task: str, ids: str = "as-is") -> Referenc
             texts = [value] if isinstance(value, str) else value
             if not isinstance(texts, list):
                 raise DataError(f"id {key!r}: captions are {value!r}, not text", path=str(path), line=line)
-            result.values.setdefault(key, []).extend(texts)
+            checked = [_text(text, key, "caption", path, line) for text in texts]
+            result.values.setdefault(key, []).extend(checked)
             continue
         if key in result.values:
             raise DataError(f"id {key!r} occurs twice among the references", path=str(path), line=line)
@@ -195,9 +211,23 @@ def read_references(path: str | Path, task: str, ids: str = "as-is") -> Referenc
     return result
 
 
+def _text(value: Any, key: Any, what: str, path: str | Path, line: int | None) -> Any:
+    """A text, or a number that stands for one; DataError for null, NaN, true, lists and objects."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number and not isinstance(value, str):
+        raise DataError(
+            f"the {what} of id {key!r} is {str(value)[:60]!r} ({type(value).__name__}), not text",
+            path=str(path),
+            line=line,
+        )
+    return value
+
+
 def _answers(value: Any, path: str | Path, line: int | None) -> Any:
-    if not isinstance(value, str):
+    if isinstance(value, list | Mapping):
         return value
+    if not isinstance(value, str):
+        return [str(_text(value, "of the row", "answer", path, line))]
     if "|!+" not in value:
         return [value]
     table = {}
