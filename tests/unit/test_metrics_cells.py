@@ -93,3 +93,15 @@ def test_a_quote_does_not_swallow_rows(tmp_path: Path, capsys: pytest.CaptureFix
     files = [str(tmp_path / name) for name in ("p.tsv", "r.tsv")]
     assert main(["score", *files, "--task", "caption", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["items"] == 6
+
+
+def test_shares_beside_pixels(tmp_path: Path) -> None:
+    from unival.metrics import box_accuracy
+
+    pixels = {"a": (10, 20, 60, 90), "b": (0, 0, 1, 1)}
+    shares = {"a": (0.1, 0.2, 0.6, 0.9), "b": (0.0, 0.0, 0.5, 1.0)}
+    for sides, which in (((shares, pixels), "predicted"), ((pixels, shares), "reference")):
+        with pytest.raises(DataError, match=f"all {which} boxes lie in 0..1.*width"):
+            box_accuracy(*sides)
+    assert box_accuracy(shares, shares).corpus["acc@0.5"] == 1.0
+    assert box_accuracy({"a": (0, 0, 0, 0), "b": (0, 0, 1, 1)}, pixels).corpus["acc@0.5"] == 0.5

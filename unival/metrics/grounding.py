@@ -9,6 +9,7 @@ from typing import Any
 
 from unival.errors import ConfigError, DataError
 from unival.metrics.result import Scores, pair
+from unival.vocabulary.boxes import are_shares
 
 Box = Sequence[float]
 Detection = tuple[Box, Any, float]
@@ -79,6 +80,7 @@ def box_accuracy(
         if areas is not None:
             area = (float(target[2]) - float(target[0])) * (float(target[3]) - float(target[1]))
             groups["small" if area < areas[0] else "large" if area > areas[1] else "medium"].append(key)
+    _same_units([box for _, box, _ in rows if box is not None], [target for _, _, target in rows])
     names = [f"acc@{t:g}" for t in thresholds]
     corpus = {name: math.fsum(v[name] for v in per_item.values()) / len(rows) for name in names}
     corpus["mean_iou"] = math.fsum(v["iou"] for v in per_item.values()) / len(rows)
@@ -99,6 +101,21 @@ def _check(key: Any, kind: str, box: Any) -> None:
         good = False
     if not good:
         raise DataError(f"id {key!r}: the {kind} box {box!r} is not four finite numbers x0, y0, x1, y1")
+
+
+def _same_units(predicted: Sequence[Box], references: Sequence[Box]) -> None:
+    """DataError where one side has shares of the image (0..1) throughout and the other has pixels."""
+    shares = [
+        bool(boxes) and all(are_shares([float(c) for c in box]) for box in boxes)
+        for boxes in (predicted, references)
+    ]
+    beyond = [any(float(c) > 1 for box in boxes for c in box) for boxes in (predicted, references)]
+    for own, other, which in ((0, 1, "predicted"), (1, 0, "reference")):
+        if shares[own] and beyond[other]:
+            raise DataError(
+                f"all {which} boxes lie in 0..1 and look like shares of the image's sides, the others are pixels: "
+                "multiply x by the image's width and y by its height"
+            )
 
 
 def _reference_iou(a: Box, b: Box) -> float:
