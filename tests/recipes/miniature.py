@@ -35,7 +35,7 @@ _KINDS = (
 # a table of pretraining -> the world's modality; type of its rows -> their corpora, in turn
 _CORPORA = {
     "caption": ("coco", "sbu", "cc3m", "vg"),
-    "qa": ("vqa", "gqa"),
+    "qa": ("vqa", "vqa_vg", "gqa"),
     "visual_grounding": ("refcoco", "refcocoplus", "refcocog", "vg"),
     "video_caption": ("webvid",),
     "video_qa": ("webvidqa",),

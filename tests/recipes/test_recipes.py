@@ -101,6 +101,37 @@ def test_merge_recipe_is_read(name):
         read_document(CONFIGS / name, SweepRecipe if {"grid", "evaluations"} & set(keys) else MergeRecipe)
 
 
+def made_by(chain: str) -> set[str]:
+    """Checkpoints that a chain leaves."""
+    from unival.merge.chain import ChainRecipe, steps
+    from unival.merge.recipe import read_document
+
+    recipe = read_document(CONFIGS / chain, ChainRecipe)
+    names = [step.name for step in steps(recipe)]
+    return {f"{recipe.out}/{name}" + "/checkpoint_best.pt" * ("/merged/" not in name) for name in names}
+
+
+@pytest.mark.parametrize("first", ["caption", "refcocoplus", "snli_ve", "vqa"])
+def test_sweeps_read_what_the_chains_make(first, monkeypatch):
+    """Figures 2, 3 and 6 and table 20: every model has a step that makes it, every table a recipe."""
+    from unival.merge.recipe import read_document
+    from unival.merge.sweep import SweepRecipe
+
+    monkeypatch.setenv("FIRST", first)
+    monkeypatch.setenv("SECOND", "vqa" if first != "vqa" else "caption")
+    chains = [n for n in MERGES if n.startswith("merge/") and "tasks" in content(CONFIGS / n)]
+    made = set().union(*(made_by(chain) for chain in chains))
+    sweeps = [n for n in MERGES if n.startswith("merge/") and "evaluations" in content(CONFIGS / n)]
+    assert len(sweeps) >= 9
+    for name in sweeps:
+        recipe = read_document(CONFIGS / name, SweepRecipe)
+        for evaluation in recipe.evaluations:
+            assert (ROOT / evaluation.recipe).is_file(), (name, evaluation)
+        if name != "merge/sweep.yaml":  # of single finetunings
+            models = [model.path for model in recipe.merge.models] if recipe.merge else []
+            assert {*models, *recipe.also.values()} <= made, name
+
+
 def dry_run(path: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "DRY_RUN": "1", "GPUS": "1"}
     command = ["bash", str(ROOT / path), *words]
@@ -197,3 +228,25 @@ def test_no_path_of_a_machine():
             assert not any(
                 f"{start}/" in text for start in (" /home", " /root", " /work", '"/tmp', " /data")
             ), (path, line)
+
+
+def test_ablations_mix_as_the_paper():
+    """VQAv2 without Visual Genome's questions, all boxes, and CC12M at an eighth of the captions, as in stage 1."""
+    from unival.batching.mixture import Source, quotas
+
+    listed = {entry["name"]: entry for entry in load_recipe(CONFIGS / "ablation/base.yaml").mixture}
+    assert "vqa_vg" not in listed["vqa_v2"]["table"]["where"]["dataset"]
+    assert isinstance(listed["grounding"]["table"], str) and isinstance(listed["questions"]["table"], str)
+    stage1 = {
+        entry["name"]: entry["weight"] for entry in load_recipe(CONFIGS / "pretrain/stage1.yaml").mixture
+    }
+    weights = {
+        entry["name"]: entry.get("weight", 1.0)
+        for entry in load_recipe(CONFIGS / "ablation/b_vqa_ground_cc12m.yaml").mixture
+    }
+    assert weights == stage1
+    mixed = [Source(name, 1000, weight, "image") for name, weight in weights.items()]
+    shares = {
+        s.name: q.update / 100 for s, q in zip(mixed, quotas(mixed, 100, "balanced", None, 1, 1), strict=True)
+    }
+    assert shares["cc12m"] == pytest.approx(0.125 / 3.125) and shares["captions"] == pytest.approx(1 / 3.125)

@@ -211,6 +211,30 @@ def test_split_keeps_bytes_and_media_together(tmp_path: Path) -> None:
     assert again["val"][0].read_bytes() == written["val"][0].read_bytes()
 
 
+def test_split_by_the_size_of_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A headerless table as the reference's; the sizes are those that a reward for one size counts."""
+    from unival.rewards.boxes import BoxReward
+
+    boxes = [(0, 0, 10, 10), (5, 5, 25, 20), (0, 0, 10, 30), (0, 0, 31, 10), (1, 1, 9, 9)]
+    rows = [f"{n}\tid{n}\tthe thing\t{','.join(map(str, box))}\tpic.jpg" for n, box in enumerate(boxes)]
+    (tmp_path / "val.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert main(["data", "split", str(tmp_path / "val.tsv"), "--sizes", "200,300"]) == 0
+    assert "val_medium.tsv: 2 rows" in capsys.readouterr().out
+    small, large = (
+        [int(line.split("\t")[0]) for line in (tmp_path / f"val_{size}.tsv").read_text().splitlines()]
+        for size in ("small", "large")
+    )
+    assert (small, large) == ([0, 4], [3])
+    for kind, rewarded in (({"max_area_size": 200}, small), ({"min_area_size": 300}, large)):
+        reward = BoxReward(**kind)
+        assert [n for n, box in enumerate(boxes) if reward.size_of(box) in reward.sizes()] == rewarded
+    for bad in ("300,200", "x"):
+        assert main(["data", "split", str(tmp_path / "val.tsv"), "--sizes", bad]) == 2
+    (tmp_path / "val.tsv").write_text("1\ta\tthe thing\t\tpic.jpg\n", encoding="utf-8")
+    assert main(["data", "split", str(tmp_path / "val.tsv"), "--sizes", "200,300"]) == 2
+    assert "expected a box" in capsys.readouterr().err
+
+
 def test_splits_that_cannot_be_made() -> None:
     with pytest.raises(ConfigError, match="sum below 1"):
         assign(["a", "b"], {"val": 0.6, "test": 0.5})

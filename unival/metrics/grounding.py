@@ -40,6 +40,15 @@ def is_hit(a: Box, b: Box, threshold: float, iou: float | None = None) -> bool:
     return exact > 0 and exact >= Fraction(str(threshold))
 
 
+SIZES = ("small", "medium", "large")
+
+
+def size_of(target: Box, areas: tuple[float, float]) -> str:
+    """Return "small" (area below the first of ``areas``, squared pixels), "large" (above the second) or "medium"."""
+    area = (float(target[2]) - float(target[0])) * (float(target[3]) - float(target[1]))
+    return "small" if area < areas[0] else "large" if area > areas[1] else "medium"
+
+
 def box_accuracy(
     pred_boxes: Mapping[Any, Box] | Sequence[Box],
     gt_boxes: Mapping[Any, Box] | Sequence[Box],
@@ -63,7 +72,7 @@ def box_accuracy(
         raise ConfigError(f"unknown protocol {protocol!r}: choose official or unival")
     rows, info = pair(pred_boxes, gt_boxes, missing)
     per_item: dict[Any, dict[str, float]] = {}
-    groups: dict[str, list[Any]] = {"small": [], "medium": [], "large": []}
+    groups: dict[str, list[Any]] = {size: [] for size in SIZES}
     for key, box, target in rows:
         _check(key, "reference", target)
         if box is not None:
@@ -78,9 +87,7 @@ def box_accuracy(
             hits = {t: is_hit(box, target, t, iou) for t in thresholds}
         per_item[key] = {f"acc@{t:g}": float(hit) for t, hit in hits.items()} | {"iou": iou}
         if areas is not None:
-            area = (float(target[2]) - float(target[0])) * (float(target[3]) - float(target[1]))
-            groups["small" if area < areas[0] else "large" if area > areas[1] else "medium"].append(key)
-    _same_units([box for _, box, _ in rows if box is not None], [target for _, _, target in rows])
+            groups[size_of(target, areas)].append(key)
     names = [f"acc@{t:g}" for t in thresholds]
     corpus = {name: math.fsum(v[name] for v in per_item.values()) / len(rows) for name in names}
     corpus["mean_iou"] = math.fsum(v["iou"] for v in per_item.values()) / len(rows)

@@ -1,14 +1,17 @@
-"""Split a table into training, validation and test parts so that no medium stands in two of them."""
+"""Split a table: into training, validation and test parts with no medium in two of them, or by the size of boxes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unival.core.files import Output
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
+from unival.metrics.grounding import SIZES, size_of
+from unival.specs.base import bad_value
+from unival.specs.grounding import box_of
 from unival.tables import Table
 from unival.tables.base import FileTable
 
@@ -56,12 +59,41 @@ def split_table(
     """
     values = [str(row[by]) for row in table]
     place = assign(values, shares, seed)
+    return _write(table, folder, [place[value] for value in values], SPLITS)
+
+
+def split_sizes(
+    table: Table, folder: str | Path, areas: tuple[float, float], column: str = "box"
+) -> dict[str, tuple[Path, int]]:
+    """Write ``<stem>_small``, ``_medium`` and ``_large``: the rows by the area of their box, squared pixels of the
+    image, as rewards for targets of one size and the scores of sizes count it. Otherwise as :func:`split_table`.
+
+    Raises:
+        ConfigError: limits in the wrong order. DataError: a row without a box.
+    """
+    if not 0 <= areas[0] <= areas[1]:
+        raise ConfigError(
+            f"sizes {areas[0]:g},{areas[1]:g}: expected the end of small and the begin of large areas"
+        )
+    sizes = []
+    for row in table:
+        box = box_of(row, column)
+        if box is None:
+            raise bad_value(row, column, "expected a box as four numbers 'x0,y0,x1,y1', the field is empty")
+        sizes.append(size_of(box, areas))
+    return _write(table, folder, sizes, SIZES)
+
+
+def _write(
+    table: Table, folder: str | Path, names: Sequence[str], order: Sequence[str]
+) -> dict[str, tuple[Path, int]]:
+    """Write each row into the file of its name; names without rows have none."""
     plain = isinstance(table, FileTable)
     suffix = Path(table.path).suffix if plain else ".jsonl"
-    lines: dict[str, list[bytes]] = {name: [] for name in SPLITS if name in set(place.values())}
-    for number, value in enumerate(values):
+    lines: dict[str, list[bytes]] = {name: [] for name in order if name in set(names)}
+    for number, name in enumerate(names):
         row = table.record(number) if isinstance(table, FileTable) else _json(dict(table[number]))
-        lines[place[value]].append(row)
+        lines[name].append(row)
     head = [table.head] if isinstance(table, FileTable) and table.head else []
     written = {}
     with Output() as output:
