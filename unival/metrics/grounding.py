@@ -88,6 +88,7 @@ def box_accuracy(
         per_item[key] = {f"acc@{t:g}": float(hit) for t, hit in hits.items()} | {"iou": iou}
         if areas is not None:
             groups[size_of(target, areas)].append(key)
+    _same_units([box for _, box, _ in rows if box is not None], [target for _, _, target in rows])
     names = [f"acc@{t:g}" for t in thresholds]
     corpus = {name: math.fsum(v[name] for v in per_item.values()) / len(rows) for name in names}
     corpus["mean_iou"] = math.fsum(v["iou"] for v in per_item.values()) / len(rows)
