@@ -34,7 +34,7 @@ ELSEWHERE = {
     ("docs/results.md", "UNIVAL_DATA=userdata python"): "tests/unit/test_miniature_experiments.py",
     ("docs/self-critical.md", None): "tests/recipes/test_recipe_runs.py",
     ("docs/merging.md", None): "tests/merge/test_merge_chain.py",
-    ("docs/image-generation.md", "unival data codes"): "tests/plugin/test_image_gen.py",
+    ("docs/image-generation.md", "unival data prepare"): "tests/prepare/test_prepare_image_gen.py",
 }
 HERE = {
     ("docs/checkpoints.md", "unival convert"),

@@ -1,9 +1,11 @@
-"""A tiny VQGAN and a tiny CLIP with random weights, as files."""
+"""A tiny VQGAN, a tiny CLIP and an Inception network with random weights, as files."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -48,3 +50,36 @@ def clip_files(folder: Path) -> tuple[Path, Path]:
     weights = folder / "clip.pt"
     torch.save(open_clip.create_model("tiny-test-clip").state_dict(), weights)
     return weights, config
+
+
+def inception_file(folder: Path) -> Path:
+    """A state dict of torch-fidelity's network with random weights that keep the signal's size."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: Any, **__: Any) -> None:
+            """The constructor insists on a file; its content is not wanted."""
+
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    network = Untrained("random", ["2048"], empty)
+    generator = torch.Generator().manual_seed(0)
+    state = network.state_dict()
+    for name, value in state.items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif value.ndim > 1:
+            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
+        elif value.is_floating_point():
+            value.normal_(0, 0.1, generator=generator)
+            if name.endswith("bn.weight"):
+                value.add_(1)
+    # Sparse features and strong classes: else all images get the same classes and the Inception Score is 1.
+    for name in state:
+        if name.startswith("Mixed_7c") and name.endswith("bn.bias"):
+            state[name].sub_(1)
+    state["fc.weight"].mul_(30)
+    path = folder / "random.pth"
+    torch.save(state, path)
+    return path

@@ -6,7 +6,7 @@ Skipped where torch-fidelity (extra ``imagegen``) is not installed. Takes about 
 from __future__ import annotations
 
 import importlib.util
-import io
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from imagegen_fixtures import inception_file
 from PIL import Image
 
 from unival.errors import CheckpointError, ConfigError, DataError
-from unival.metrics.images import feature_statistics, fid, file_hash
+from unival.metrics.images import feature_statistics, fid, file_hash, read_statistics
 from unival.metrics.inception import InceptionScorer
 
 needs_fidelity = pytest.mark.skipif(
@@ -30,36 +31,7 @@ COUNT = 16
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state dict of torch-fidelity's network with random weights that keep the signal's size."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    class Untrained(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_: Any, **__: Any) -> None:
-            """The constructor insists on a file; its content is not wanted."""
-
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    network = Untrained("random", ["2048"], empty)
-    generator = torch.Generator().manual_seed(0)
-    state = network.state_dict()
-    for name, value in state.items():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 1.5, generator=generator)
-        elif value.ndim > 1:
-            value.normal_(0, (2 / value[0].numel()) ** 0.5, generator=generator)
-        elif value.is_floating_point():
-            value.normal_(0, 0.1, generator=generator)
-            if name.endswith("bn.weight"):
-                value.add_(1)
-    # Sparse features and strong classes: else all images get the same classes and the Inception Score is 1.
-    for name in state:
-        if name.startswith("Mixed_7c") and name.endswith("bn.bias"):
-            state[name].sub_(1)
-    state["fc.weight"].mul_(30)
-    path = tmp_path_factory.mktemp("inception") / "random.pth"
-    torch.save(state, path)
-    return path
+    return inception_file(tmp_path_factory.mktemp("inception"))
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +182,37 @@ def test_generated_pictures_get_both_scores(weights: Path, tmp_path: Path) -> No
     assert info["inception"]["sha256"] == file_hash(weights) and info["inception"]["images"] == 3
     assert info["inception"]["reference"] == "real.npz" and "no clip_model_path" in info["skipped"]
     assert spec.whole_set(outputs, references, options)[0] == {}
+
+
+@needs_fidelity
+def test_statistics_of_a_folder_stand_for_its_pictures(
+    weights: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from unival.cli import main
+    from unival.cli.fid_statistics import readable
+    from unival.datatools.codes import Pictures
+
+    for path in files(folders[0])[:3]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.png").write_bytes(path.read_bytes()[:60])
+    out = tmp_path / "new/gt_stat.npz"
+    words = [
+        "data",
+        "fid-statistics",
+        str(tmp_path),
+        "--out",
+        str(out),
+        "--inception-model-path",
+        str(weights),
+    ]
+    assert main([*words, "--max-broken-share", "0.5"]) == 0
+    said = capsys.readouterr()
+    assert "statistics of 3 pictures" in said.out and "broken.png" in said.err
+    mean, covariance = read_statistics(out)
+    expected = feature_statistics(InceptionScorer(weights).features(files(folders[0])[:3]).features)
+    np.testing.assert_allclose(mean, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(covariance, expected[1], rtol=1e-4, atol=1e-6)
+    about = json.loads((tmp_path / "new/gt_stat.npz.json").read_text())
+    assert about["pictures"] == 3 and about["sha256"] == file_hash(weights) and len(about["unreadable"]) == 1
+    with pytest.raises(DataError, match=r"broken\.png.*--max-broken-share"):
+        list(readable(Pictures(str(tmp_path)), [], 0.0))

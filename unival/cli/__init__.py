@@ -38,6 +38,10 @@ DATA_VERBS = {
     "clip": ("unival.cli.clip", "train a small CLIP on pictures and captions"),
     "codebook": ("unival.cli.codebook", "train a VQGAN on pictures"),
     "codes": ("unival.cli.codes", "turn pictures into image codes"),
+    "fid-statistics": (
+        "unival.cli.fid_statistics",
+        "take the statistics of real pictures that FID compares with",
+    ),
     "vocabulary": ("unival.cli.vocabulary", "train a vocabulary or install the released one"),
     "convert": (
         "unival.cli.data_convert",

@@ -6,6 +6,7 @@ import argparse
 
 from unival.core.device import device_named
 from unival.core.files import check_file
+from unival.errors import ConfigError
 from unival.imagegen.options import ImageGenOptions
 
 
@@ -26,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-shards", type=int, default=1)
     add("--device", help="cpu, cuda, cuda:1 (default: a GPU when there is one)")
     add("--max-broken-share", type=float, default=0.01, help="unreadable pictures left out (%(default)s)")
+    add(
+        "--shuffles",
+        type=int,
+        default=0,
+        help="write NAME_1 to NAME_N, each in an order of its own (%(default)s)",
+    )
+    add("--seed", type=int, default=7, help="the orders of --shuffles follow from it (%(default)s)")
     add("--restart", action="store_true", help="discard what an earlier run to --out has done")
 
 
@@ -42,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
 
     check_file(args.out)
     grid_side(args.code_image_size)
+    if args.shuffles < 0:
+        raise ConfigError(
+            f"--shuffles is {args.shuffles}; 0 writes one table in order, N writes N shuffled ones"
+        )
     vqgan, report = load_vqgan(args.vqgan_model_path, args.vqgan_config_path)
     if report.unexpected:
         print(f"{args.vqgan_model_path}: {report}")
@@ -61,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.shard is not None:
         return 0
-    result = table.finish(args.max_broken_share)
+    result = table.finish(args.max_broken_share, args.shuffles, args.seed)
     for line in result["unreadable"]:
         print(f"left out: {line}", file=sys.stderr)
-    print(f"{args.out}: {result['rows']} rows, {len(result['unreadable'])} pictures unreadable")
+    numbered = f", as {args.shuffles} shuffled tables _1 to _{args.shuffles}" if args.shuffles else ""
+    print(f"{args.out}{numbered}: {result['rows']} rows, {len(result['unreadable'])} pictures unreadable")
     return 0

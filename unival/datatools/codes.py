@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.core.files import write_text
+from unival.core.files import Output
 from unival.core.parts import Parts
+from unival.datatools.corpora.write import TableWriter
 from unival.errors import ConfigError, DataError, UnivalError
 from unival.imagegen.grid import write_codes
 from unival.imagegen.vqgan import Vqgan
@@ -143,9 +144,10 @@ class CodeTable:
                         record["codes"] = write_codes(codes.flatten().tolist())
                 self.parts.append(file, records)
 
-    def finish(self, max_broken_share: float = 0.01) -> dict[str, Any]:
+    def finish(self, max_broken_share: float = 0.01, shuffles: int = 0, seed: int = 7) -> dict[str, Any]:
         """Write the table and its report, which is returned; remove the parts.
 
+        With ``shuffles`` N the table is written as ``NAME_1`` to ``NAME_N``, each a permutation of its own.
         Raises DataError when pictures are not encoded yet, or too many are unreadable.
         """
         found = self.parts.read()
@@ -158,15 +160,18 @@ class CodeTable:
                 f"{len(broken)} of {len(found)} pictures cannot be read, the first: {broken[0]}. Mend them and "
                 "start again (only these are encoded), or leave them out with a higher --max-broken-share"
             )
-        rows = [
-            f"{_cell(record['id'])}\t{record['codes']}\t{_cell(caption)}\n"
-            for _, record in sorted(found.items())
-            if "error" not in record
-            for caption in record["captions"]
-        ]
-        write_text(self.out, "".join(rows))
-        report = {**self.identity, "rows": len(rows), "unreadable": broken}
-        write_text(self.out.with_name(self.out.name + ".json"), json.dumps(report, indent=1) + "\n")
+        with Output() as output:
+            writer = TableWriter(output, self.out, shuffles, seed, ids=False)
+            try:
+                for _, record in sorted(found.items()):
+                    for caption in record["captions"] if "error" not in record else ():
+                        writer.add([_cell(record["id"]), record["codes"], _cell(caption)])
+                writer.close()
+            finally:
+                writer.discard()
+            report = {**self.identity, "rows": len(writer), "shuffles": shuffles, "unreadable": broken}
+            output.text(self.out.with_name(self.out.name + ".json"), json.dumps(report, indent=1) + "\n")
+            output.commit()
         shutil.rmtree(self.parts.folder)
         return report
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unival.core.files import replacing
 from unival.core.installation import install_extra
 from unival.errors import CheckpointError, ConfigError, DataError, nearest
 
@@ -68,6 +69,12 @@ def read_statistics(path: str | Path) -> tuple[Array, Array]:
             return np.asarray(data["mu"], np.float64), np.asarray(data["sigma"], np.float64)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"not an .npz file with arrays mu and sigma ({error})", path=str(path)) from error
+
+
+def write_statistics(path: str | Path, mean: Array, covariance: Array) -> None:
+    """Write an ``.npz`` file with ``mu`` (D,) and ``sigma`` (D, D), which ``read_statistics`` reads."""
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, mu=mean, sigma=covariance)
 
 
 def inception_score(probabilities: npt.ArrayLike, splits: int = 1) -> tuple[float, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "coco": "coco",
     "nocaps": "coco",
+    "image_gen": "image_gen",
     "vqa": "vqa",
     "okvqa": "vqa",
     "vizwiz": "vqa",

@@ -9,8 +9,8 @@ from unival.datatools.corpora.records import Option
 TEXT = Option(
     "text",
     "published",
-    "texts as in the published tables (COCO captions in lower case; captions of videos and sounds, and everything in "
-    "pretraining rows, without what is no letter, digit or blank), or as the official files have them (original)",
+    "texts as in the published tables (captions of COCO in lower case; captions of videos and sounds, and everything "
+    "in pretraining rows, without what is no letter, digit or blank), or as the official files have them (original)",
     ("published", "original"),
 )
 
