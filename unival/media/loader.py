@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from unival.media.columnar import read_cell
+from unival.media.names import existing
 from unival.media.source import DEFAULT_LIMITS, Limits, MediaError
 from unival.media.tar import Member, read_member
 
@@ -111,8 +112,8 @@ class MediaLoader:
             path = cell if os.path.isabs(cell) else os.path.join(self.root or self.table_dir or "", cell)
         archive, _, member = path.partition(".tar/")
         if member and not os.path.isdir(archive + ".tar"):
-            return read_member(archive + ".tar", member), path
-        return path, path
+            return read_member(existing(archive + ".tar") or archive + ".tar", member), path
+        return existing(path) or path, path
 
 
 def in_memory(ref: Any) -> bool:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from unival.errors import UnivalError
+from unival.errors import UnivalError, said
+from unival.media.names import absence, absolute
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
@@ -71,14 +72,14 @@ def open_source(source: Source, name: str | None = None) -> Opened:
         data = bytes(source)
         return _content(name or f"<{len(data)} bytes>", data)
     if isinstance(source, str | os.PathLike):
-        path = os.path.abspath(os.fspath(source))
         label = name or os.fspath(source)
         if not isinstance(label, str) or "\0" in label:
             raise MediaError(repr(label), "is not a file name")
+        path = absolute(source)
         try:
             size = os.stat(path).st_size
-        except OSError as error:
-            raise MediaError(label, _os_reason(error)) from error
+        except (OSError, ValueError) as error:  # half a surrogate pair is a ValueError
+            raise MediaError(label, _os_reason(path, error)) from error
         if os.path.isdir(path):
             raise MediaError(label, "is a folder, a file was expected")
         if size == 0:
@@ -123,5 +124,7 @@ def describe(error: BaseException) -> str:
     return f"cannot be decoded ({type(error).__name__}: {text[:200]})"
 
 
-def _os_reason(error: OSError) -> str:
-    return "no such file" if isinstance(error, FileNotFoundError) else f"cannot be opened ({error.strerror})"
+def _os_reason(path: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return absence(path)
+    return f"cannot be opened ({said(error)})"

@@ -8,6 +8,7 @@ import tarfile
 from functools import cache
 
 from unival.errors import nearest
+from unival.media.names import spellings
 from unival.media.source import MediaError
 
 
@@ -41,7 +42,7 @@ def read_member(archive: str, member: str) -> bytes:
     """
     index = _index_of(archive)
     name = posixpath.normpath(member)
-    place = index.get(name)
+    place = next((index[form] for form in spellings(name) if form in index), None)
     if place is None:
         raise MediaError(
             f"{archive}/{member}",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unival.errors import ConfigError, DataError, nearest
+from unival.media.names import absolute
 from unival.tables.base import ConcatTable, Table, concat
 from unival.tables.columnar import ColumnarTable
 from unival.tables.csv import CsvTable
@@ -88,7 +89,7 @@ def open_table(
     form = description.get("format")
     files = files_of(path)
     if media_root is None:
-        media_root = os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path))
+        media_root = absolute(path if os.path.isdir(path) else os.path.dirname(path) or ".")
     given = description.get("layout") or layout
     selected = description.get("selected_cols")
     explicit = description.get("header")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
+from unival.media.names import absolute
 from unival.media.source import DEFAULT_LIMITS, Limits
 from unival.tables.index import Index, open_index
 from unival.tables.row import Row
@@ -45,7 +46,7 @@ class Table(ABC):
 
     def loader(self, limits: Limits = DEFAULT_LIMITS) -> MediaLoader:
         """Return what reads the media that the rows refer to."""
-        return MediaLoader(self.media_root, os.path.dirname(os.path.abspath(self.path)), limits)
+        return MediaLoader(self.media_root, os.path.dirname(absolute(self.path)), limits)
 
     @property
     def files(self) -> tuple[str, ...]:
