@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,7 +23,7 @@ from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError
 from unival.specs import all_options, get_spec
-from unival.tables import Table, open_table
+from unival.tables import Table, absent_files, open_table
 from unival.tasks.options import TaskOptions
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, unwrap
 from unival.tasks.validation import FALLING, Validation
@@ -78,12 +79,30 @@ class UnivalTask(LegacyFairseqTask):
         """Read the vocabulary and make the task."""
         cfg = cli_options.from_namespace(args, TaskOptions)
         cfg.log_leftovers()
-        return cls(args, _vocabulary(args, cfg))
+        task = cls(args, _vocabulary(args, cfg))
+        task.look_for_tables()
+        return task
 
     # data
 
     def _paths(self) -> list[str]:
         return [path for path in self.cfg.data.split(",") if path and path != "-"]
+
+    def look_for_tables(self) -> None:
+        """Look for all tables before the first step, those of later epochs too.
+
+        Raises:
+            DataError: files that are not there.
+        """
+        absent = [file for path in self._paths() for file in absent_files(path)]
+        if absent:
+            others = f", nor are {', '.join(absent[1:4])}" if absent[1:] else ""
+            more = f" and {len(absent) - 4} more" if absent[4:] else ""
+            raise DataError(
+                f"there is no such file{others}{more}; a run looks for the tables of all epochs before it begins "
+                f"(relative paths start at the description's folder or at {os.getcwd()})",
+                path=absent[0],
+            )
 
     def _train_paths(self) -> list[str]:
         paths = self._paths()

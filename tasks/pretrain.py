@@ -69,6 +69,11 @@ class UnifyTask(UnivalTask):
         # Ranks may hold different modalities in one update; the engine's default backend cannot follow that.
         parser.set_defaults(ddp_backend="legacy_ddp")
 
+    def look_for_tables(self) -> None:
+        """As for all tasks; the sources of a mixture are all opened at the start anyway."""
+        if self.listed is None:
+            super().look_for_tables()
+
     def has_sharded_data(self, split: str) -> bool:
         """Several main tables: one per epoch."""
         return self.listed is None and super().has_sharded_data(split)

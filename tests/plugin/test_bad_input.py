@@ -83,6 +83,15 @@ def test_absent_table(train, tables, tmp_path):
     )
 
 
+def test_tables_of_later_epochs_are_looked_for_before_the_first_step(train, tables, tmp_path):
+    described = tmp_path / "later.yaml"
+    described.write_text(f"path: {tables}/caption_train.tsv\nlayout: caption\nmedia: {tmp_path}/pictures\n")
+    paths = [tables / "caption_train.tsv", tmp_path / "train_2.tsv", described, tables / "caption_val.tsv"]
+    run = train("caption", paths, "--max-update=1")
+    refused(run, f"{tmp_path}/train_2.tsv", f"nor are {tmp_path}/pictures", "before it begins")
+    assert not run.records
+
+
 @pytest.mark.parametrize("outside", ["10,10,400,400", "20,20,10,10", "a,b,c,d", "1,2,3"])
 def test_boxes_that_are_none(train, tables, tmp_path, outside):
     lines = (tables / "grounding_train.tsv").read_text().splitlines()[:16]

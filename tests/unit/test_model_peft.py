@@ -253,3 +253,13 @@ def test_a_prefix_is_only_more_keys_and_values():
     scores[:, :, 0, 4] = -torch.inf  # the first position sees the prefix and itself
     want = (scores.softmax(-1) @ values) * attention.c_attn[:, None, None]
     assert torch.allclose(got, attention.out_proj(want.transpose(1, 2).flatten(2)), atol=1e-5)
+
+
+def test_linear_only_keeps_the_dropout_of_the_language_model():
+    """Encoder and decoder drop as the reference's do (table 16); the frozen networks of modalities do not."""
+    model = small_model(only_linear_proj=True, dropout=0.1, encoder_drop_path_rate=0.1).train()
+    layers = [*model.encoder.layers, *model.decoder.layers]
+    assert not any(p.requires_grad for layer in layers for p in layer.parameters())
+    assert all(module.training for layer in layers for module in layer.modules())
+    networks = [module for name, module in model.encoder.named_modules() if name.startswith("embed_images")]
+    assert networks and not any(module.training for module in networks)

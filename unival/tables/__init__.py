@@ -31,6 +31,7 @@ __all__ = [
     "Table",
     "TsvTable",
     "WebDatasetTable",
+    "absent_files",
     "concat",
     "get_layout",
     "open_table",
@@ -113,6 +114,24 @@ def open_table(
         table = DescribedTable(table, description, name)
     require(table, required)
     return table
+
+
+def absent_files(source: str | os.PathLike[str] | Mapping[str, Any]) -> list[str]:
+    """Return the files and media folders of a table that are not there, without opening or indexing any.
+
+    Raises ConfigError and DataError for a description or pattern that cannot be meant.
+    """
+    wanted: list[str] = []
+    path = source
+    if isinstance(source, Mapping) or os.fspath(source).lower().endswith((".yaml", ".yml")):
+        if not isinstance(source, Mapping) and not os.path.exists(source):
+            return [os.fspath(source)]
+        description, folder, _ = read_description(
+            source if isinstance(source, Mapping) else os.fspath(source)
+        )
+        path = _resolve(description["path"], folder)
+        wanted += [] if description.get("media") is None else [_resolve(description["media"], folder)]
+    return [file for file in (*files_of(os.fspath(path)), *wanted) if not os.path.exists(file)]  # type: ignore[arg-type]
 
 
 def _format(path: str, form: str | None) -> str:
