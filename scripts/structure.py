@@ -14,15 +14,17 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-# each folder imports only folders before it; a tuple holds neighbours that do not import each other
-ORDER: tuple[str | tuple[str, ...], ...] = (
+# each folder imports only folders before it
+ORDER = (
     "errors",
     "core",
     "vocabulary",
     "media",
     "tables",
     "modeling",
-    ("generate", "losses", "metrics"),
+    "generate",
+    "losses",
+    "metrics",
     "imagegen",
     "batching",
     "specs",
@@ -39,14 +41,13 @@ ORDER: tuple[str | tuple[str, ...], ...] = (
     "plugin",
     "train",
     "datatools",
-    ("report", "serve", "demo", "hub"),
+    "report",
+    "serve",
+    "demo",
+    "hub",
     "cli",
 )
-RANK = {
-    name: level
-    for level, entry in enumerate(ORDER)
-    for name in ([entry] if isinstance(entry, str) else entry)
-}
+RANK = {name: level for level, name in enumerate(ORDER)}
 PLUGIN = ("models", "tasks", "criterions", "data")
 ROOT_FILES = {"__init__", "__main__", "_checkout", "errors", "plugin", "train"}
 

@@ -32,10 +32,10 @@ import unival.tasks.safety
 import unival.tasks.schedule
 import unival.tasks.trainer
 import unival.tasks.validation
-import unival.train
+from unival.core.logs import quieten
 
 # The engine has no option for these classes; it looks the names up at call time.
 fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer  # type: ignore[attr-defined]
 fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles  # type: ignore[attr-defined]
 fairseq.models.distributed_fairseq_model.DistributedDataParallel = unival.models.parallel.DataParallel  # type: ignore[attr-defined]
-unival.train.quieten()
+quieten()

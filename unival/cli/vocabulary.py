@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
 from collections.abc import Iterator
 
 from unival.core.files import check_folder
@@ -72,6 +71,7 @@ def _texts(columns: list[tuple[str, str]]) -> Iterator[str]:
     References joined by && are texts of their own; the confidence of an answer (``1.0|!+red``) is no text.
     """
     from unival.tables import open_table
+    from unival.vocabulary.texts import prompt_texts, texts_of
 
     tables = [
         (open_table(path, header=False if column.isdecimal() else None, fields=(column,)), column)
@@ -81,17 +81,3 @@ def _texts(columns: list[tuple[str, str]]) -> Iterator[str]:
     for table, column in tables:
         for row in table:
             yield from texts_of(str(row[column]))
-
-
-def prompt_texts() -> Iterator[str]:
-    """Yield the task prompts with nothing filled in."""
-    from unival.vocabulary.prompts import PROMPTS
-
-    for template in PROMPTS.values():
-        yield template.format_map(defaultdict(str))
-
-
-def texts_of(value: str) -> Iterator[str]:
-    """Yield the texts of one cell as tasks encode them: with the blank that belongs to the first piece."""
-    for text in value.split("&&"):
-        yield f" {text.rpartition('|!+')[2].strip()}"

@@ -88,7 +88,7 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
-    from unival.cli.vocabulary import prompt_texts, texts_of
+    from unival.vocabulary.texts import prompt_texts, texts_of
     from unival.vocabulary.vocabulary import Vocabulary
 
     texts = list(prompt_texts())
