@@ -70,7 +70,7 @@ def test_commands_name_what_exists(page: Path) -> None:
         if getattr(module, "PASSES_OPTIONS", False):
             continue
         if words[1] == "merge" and words[2] in module.ACTIONS:
-            module = import_module(f"unival.merge.cli_{words[2]}")
+            module = import_module(f"unival.cli.merge_{words[2]}")
         parser = argparse.ArgumentParser(allow_abbrev=False)
         module.add_arguments(parser)
         known = set(parser._option_string_actions)

@@ -247,10 +247,10 @@ def test_evaluations_translate() -> None:
         assert ours.checkpoint == theirs["path"] and ours.table == changed["data"], script
         assert ours.task == theirs["task"] and ours.batch_size == int(theirs["batch_size"] or 0)
         assert ours.selected_cols == changed["selected_cols"] and ours.bpe_dir == changed["bpe_dir"]
-        assert ours.precision == "float16" and ours.seed == int(theirs["seed"] or 0)
+        assert ours.precision == "float16" and ours.options.get("seed") == int(theirs["seed"] or 0)
         assert ours.weights == ("ema" if "ema_eval" in theirs else "raw")
         assert ours.zero_shot == ("zero_shot" in theirs)
-        assert ours.prompt_type == (
+        assert ours.options.get("prompt_type") == (
             theirs["prompt_type"] if ours.zero_shot and "prompt_type" in theirs else None
         )
         closed = {"beam_search_vqa_eval": "trie", "noconstraints": "open"}

@@ -27,16 +27,10 @@ FIELDS = {
     "entailment": ("hypothesis", "label"),
     "matching": ("text", "label"),
 }
+# what belongs to scoring a table
 _NOT_HERE = (
-    "table",
-    "train_table",
-    "out",
-    "metrics",
-    "tokenizer",
-    "document_frequencies",
-    "limit",
-    "protocol",
-)
+    "train_table", "out", "metrics", "tokenizer", "document_frequencies", "limit", "protocol", "allow_missing_media",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", help="one table, or media files, folders and globs")
     parser.add_argument("--text", "--question", help="the question or phrase asked about every file")
     parser.add_argument("--out", default="predictions.jsonl", metavar="FILE")
-    shared = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
-    evaluate.add_arguments(shared)
-    for action in shared._actions:
-        if action.dest not in (*_NOT_HERE, "checkpoint"):
-            parser._add_action(action)
-    parser.set_defaults(scored=False, allow_missing_media=True, **dict.fromkeys(_NOT_HERE[1:]))
-    parser.set_defaults(out="predictions.jsonl")
+    evaluate.add_options(parser, skip=_NOT_HERE)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,19 +56,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace, out: Path, work: Path) -> int:
     """Predict into ``out`` by way of the folder ``work``, which goes when all is done."""
-    from unival.cli.evaluate import predict
+    from unival.cli.evaluate import request_of
     from unival.core.parts import to_line
+    from unival.evaluate.runner import predict
 
     if args.restart:
         shutil.rmtree(work, ignore_errors=True)
-    args.restart = False  # the evaluation would discard the table of inputs as well
     make_folder(work)
-    args.table = _table(args, work)
-    args.out, args.metrics = str(work), ()
-    predicted = predict(args)
+    request = request_of(
+        args,
+        table=_table(args, work),
+        out=str(work),
+        restart=False,  # it would discard the table of inputs as well
+        scored=False,
+        allow_missing_media=True,
+    )
+    predicted = predict(request)
     if predicted is None:
         return 0
-    lines = list(_answers(predicted[0]))
+    lines = list(_answers(predicted.evaluation))
     write_text(out, "".join(f"{to_line(line)}\n" for line in lines))
     broken = [line for line in lines if "error" in line]
     shutil.rmtree(work)

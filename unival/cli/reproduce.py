@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Evaluate and print expected, obtained, tolerance and what differs; exit code 1 if not reproduced."""
-    from unival.cli import evaluate
+    from unival.cli.evaluate import parse
     from unival.core.paths import expand
     from unival.evaluate import reproduce
+    from unival.evaluate.runner import evaluate
 
     entries = reproduce.read_entries(args.list)
     if args.name is None:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     reproduce.check_files(entry, target, args.checkpoint)
     words = [args.checkpoint or expand(entry.checkpoint)]
     words += [expand(target.table)] if target.table else []
-    result = evaluate.evaluate(evaluate.parse([*words, "--recipe", str(entry.recipe_path()), *extra]))
+    result = evaluate(parse([*words, "--recipe", str(entry.recipe_path()), *extra]))
     if result is None:
         return 0
     found = reproduce.judge(entry, target, result)

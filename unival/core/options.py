@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import numbers
+import os
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -121,7 +122,9 @@ def add_arguments(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
             convert = _parse_list
         else:
             convert = kind
-        parser.add_argument(*flags, type=convert, default=None, help=help_text, metavar=item.name.upper())
+        choices = item.metadata.get("choices")
+        shown = f"{{{','.join(map(str, choices))}}}" if choices else item.name.upper()
+        parser.add_argument(*flags, type=convert, default=None, help=help_text, metavar=shown)
 
 
 _EXPECTED = {
@@ -160,6 +163,27 @@ def check_types(options: Any, what: str, skip: Iterable[str] = ()) -> None:
             fits = isinstance(value, (list, tuple) if plain in (list, tuple) else plain)
         if not fits:
             raise ConfigError(f"{what} {item.name} {shortened(repr(value), 80)}: expected {expected}")
+
+
+def read_texts(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Return values as fields of ``cls`` take them: the text of a list is split at commas, that of a mapping read.
+
+    Raises ConfigError for a text that is no mapping.
+    """
+    hints, found = get_type_hints(cls), dict(values)
+    for name, value in values.items():
+        plain = _plain_type(hints[name])
+        plain = get_origin(plain) or plain
+        if isinstance(value, os.PathLike):
+            found[name] = os.fspath(value)
+        elif plain in (list, tuple) and isinstance(value, (str, list)):
+            found[name] = tuple(_parse_list(value) if isinstance(value, str) else value)
+        elif plain in (dict, Mapping) and isinstance(value, str):
+            try:
+                found[name] = parse_mapping(value)
+            except argparse.ArgumentTypeError as error:
+                raise ConfigError(f"{name}: {error}") from None
+    return found
 
 
 def given(namespace: argparse.Namespace | Mapping[str, Any], cls: type) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""From the arguments of ``unival evaluate`` to an evaluation: checkpoint, recipe, table and options."""
+"""From a request to an evaluation: checkpoint, recipe, table and options."""
 
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,41 @@ from unival.checkpoint.header import CODES_AND_BINS
 from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.checkpoint.resolve import Resolved, Wanted, resolve
 from unival.core import options as cli_options
+from unival.core.device import device_named
 from unival.core.files import check_folder
 from unival.core.provenance import file_hash, table_hash
 from unival.errors import ConfigError, OutputError
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe
+from unival.evaluate.request import Request
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
-from unival.specs import TaskSpec, all_options
+from unival.specs import TaskSpec
 from unival.tables import Table, open_table
 
 
-def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
-    """Load checkpoint and tables: (evaluation, training table or None, folder of the result).
+@dataclass(frozen=True)
+class Prepared:
+    """An evaluation that is ready to predict, the training table of its baseline, and its folder."""
+
+    evaluation: Evaluation
+    train: Table | None
+    folder: Path
+
+
+def prepare(request: Request) -> Prepared:
+    """Load checkpoint and tables. The device is the CPU, and the share all of the table, unless asked for.
 
     Raises ConfigError, CheckpointError and DataError for what cannot be evaluated.
     """
-    recipe = read_recipe(args.recipe) if args.recipe else None
+    recipe = read_recipe(request.recipe) if request.recipe else None
     extra = recipe.extra if recipe else {}
     # a folder holds one set of weights, so that a recipe has nothing to choose there
-    asked = None if Path(args.checkpoint).is_dir() else extra.get("uses_ema")
-    weights = args.weights or {True: "ema", False: "raw", None: "auto"}[asked]
+    asked = None if Path(request.checkpoint).is_dir() else extra.get("uses_ema")
+    weights = request.weights or {True: "ema", False: "raw", None: "auto"}[asked]
     loaded = load_checkpoint(
-        args.checkpoint, weights, None, args.bpe_dir or extra.get("bpe_dir"), _counts(extra)
+        request.checkpoint, weights, None, request.bpe_dir or extra.get("bpe_dir"), _counts(extra)
     )
-    what = resolve(loaded.header, _asked(args), _wanted(recipe), args.zero_shot)
+    what = resolve(loaded.header, _asked(request), _wanted(recipe), request.zero_shot)
     options, spec = what.options, what.spec
     _check_networks(spec, loaded)
     grid = loaded.model.config.transformer.code_image_size
@@ -47,48 +58,48 @@ def prepare(args: Namespace) -> tuple[Evaluation, Table | None, Path]:
             f"give --code-image-size {grid}"
         )
 
-    source = args.table or (recipe.table if recipe else None)
+    source = request.table or (recipe.table if recipe else None)
     if source is None:
         raise ConfigError("no table: name one, or a recipe with data.valid")
 
     # a table that is only predicted needs no targets
-    columns_read = spec.fields if args.scored else [f for f in spec.fields if not f.target]
+    columns_read = spec.fields if request.scored else [f for f in spec.fields if not f.target]
 
     def open_for(table: Any) -> Table:
-        columns, root = (_named(args, extra, name) for name in ("selected_cols", "image_dir"))
+        columns, root = (_named(request, extra, name) for name in ("selected_cols", "image_dir"))
         return open_table(table, columns_read, spec.layout_name, columns, media_root=root)
 
     table = open_for(source)
     described = source if isinstance(source, str) else table.path
     identity = {
-        "checkpoint_sha256": file_hash(args.checkpoint),
+        "checkpoint_sha256": file_hash(request.checkpoint),
         "weights": loaded.weights,
         "data_sha256": table_hash(described, table.files),
         "options": cli_options.to_dict(options),
-        "precision": args.precision,
+        "precision": request.precision,
     }
     about = {
-        "checkpoint": str(args.checkpoint),
+        "checkpoint": str(request.checkpoint),
         "table": os.path.abspath(table.path),
         "description": None if described == table.path and isinstance(source, str) else source,
-        "recipe": args.recipe,
-        "log": _training_log(Path(args.checkpoint)),
+        "recipe": request.recipe,
+        "log": _training_log(Path(request.checkpoint)),
     }
-    model = loaded.model.to(args.device).to(getattr(torch, args.precision))
-    out = Path(args.out) if args.out else _default_folder(Path(args.checkpoint), spec, described)
+    device = device_named(request.device or "cpu")
+    model = loaded.model.to(device).to(getattr(torch, request.precision))
+    out = Path(request.out) if request.out else _default_folder(Path(request.checkpoint), spec, described)
     try:
         check_folder(out)
     except OutputError as error:
         raise OutputError(f"{error}; name another folder with --out") from None
-    settings = _settings(args, extra, what)
+    settings = _settings(request, extra, what)
     evaluation = Evaluation(model, loaded.vocabulary, spec, table, options, out, identity, settings, about)
-    return evaluation, open_for(args.train_table) if args.train_table else None, out
+    return Prepared(evaluation, open_for(request.train_table) if request.train_table else None, out)
 
 
-def _asked(args: Namespace) -> Wanted:
-    """What the command line asks for."""
-    options = cli_options.given(args, all_options())
-    return Wanted(args.task, args.modality, args.mode, options, args.eval_args)
+def _asked(request: Request) -> Wanted:
+    """What the request asks for."""
+    return Wanted(request.task, request.modality, request.mode, request.options, request.eval_args)
 
 
 def _wanted(recipe: EvaluationRecipe | None) -> Wanted | None:
@@ -103,9 +114,9 @@ def _counts(extra: Mapping[str, Any]) -> dict[str, int]:
     return {ours: extra[name] for ours, name in CODES_AND_BINS.items() if name in extra}
 
 
-def _named(args: Namespace, extra: Mapping[str, Any], name: str, default: Any = None) -> Any:
-    """An option of the command line, else of the recipe."""
-    value = getattr(args, name, None)
+def _named(request: Request, extra: Mapping[str, Any], name: str, default: Any = None) -> Any:
+    """An option of the request, else of the recipe."""
+    value = getattr(request, name)
     return value if value is not None else extra.get(name, default)
 
 
@@ -116,24 +127,24 @@ def _check_networks(spec: TaskSpec, loaded: Loaded) -> None:
         raise ConfigError(f"the checkpoint has no {spec.modality} network (it has: {has})")
 
 
-def _settings(args: Namespace, extra: Mapping[str, Any], what: Resolved) -> Settings:
-    metrics = args.metrics or [name for name in extra.get("caption_metrics", "").split(",") if name]
-    frequencies = _named(args, extra, "document_frequencies", Scoring.document_frequencies)
+def _settings(request: Request, extra: Mapping[str, Any], what: Resolved) -> Settings:
+    metrics = request.metrics or [name for name in extra.get("caption_metrics", "").split(",") if name]
+    frequencies = _named(request, extra, "document_frequencies", Scoring.document_frequencies)
     return Settings(
-        batch_size=args.batch_size,
-        limit=args.limit,
-        num_workers=args.num_workers,
-        shard=args.shard,
-        num_shards=args.num_shards,
-        device=args.device,
-        dtype=args.precision,
-        allow_missing_media=args.allow_missing_media,
+        batch_size=request.batch_size,
+        limit=request.limit,
+        num_workers=request.num_workers,
+        shard=request.shard or 0,
+        num_shards=request.num_shards,
+        device=request.device or "cpu",
+        dtype=request.precision,
+        allow_missing_media=request.allow_missing_media,
         decoding=what.decoding,
         mode=what.mode,
-        scored=args.scored,
+        scored=request.scored,
         scoring=Scoring(
             metrics=tuple(metrics) or Scoring.metrics,
-            tokenizer=args.tokenizer or Scoring.tokenizer,
+            tokenizer=request.tokenizer or Scoring.tokenizer,
             document_frequencies=frequencies,
         ),
     )

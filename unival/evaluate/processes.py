@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch.distributed
@@ -15,34 +17,115 @@ import torch.distributed
 from unival.core.device import device_named
 from unival.errors import ConfigError
 
+_PATIENCE, _POLL = 5.0, 0.1  # seconds: of silent waiting for other ranks, between looks
+_GROUPS = count()  # groups that this process has joined: each has keys of its own
 PARENT = "UNIVAL_EVALUATE_PARENT"  # set for the processes that a first one starts: its process id
-_SHARE = "import json, sys; from unival.cli.evaluate import share; sys.exit(share(json.load(sys.stdin)))"
 
 
 def rank_and_size() -> tuple[int, int]:
     """Rank and number of processes under a launcher such as torchrun; (0, 1) without one.
 
-    Raises ConfigError when the launcher's variables are incomplete.
+    Raises ConfigError when the launcher's variables are incomplete or make no sense.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    size, rank = _number("WORLD_SIZE"), _number("RANK")
+    if size is None or size == 1 or rank is None:
         return 0, 1
-    if "MASTER_ADDR" not in os.environ:
+    if not 0 <= rank < size:
         raise ConfigError(
-            "RANK and WORLD_SIZE are set but MASTER_ADDR is not: start with torchrun, use --processes, or "
-            "give every process its --shard and --num-shards and merge with a last run without them"
+            f"RANK={rank} and WORLD_SIZE={size} do not fit: ranks count from 0 to WORLD_SIZE - 1"
         )
-    return int(os.environ["RANK"]), size
+    absent = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if absent:
+        raise ConfigError(
+            f"RANK and WORLD_SIZE are set but {' and '.join(absent)} is not: start with torchrun, use "
+            "--processes, or give every process its --shard and --num-shards and merge with a last run without "
+            "them; if the variables are left over from another run, unset them"
+        )
+    return rank, size
 
 
-def join() -> None:
-    """Join the launcher's group. Ranks may wait for the slowest one as long as it takes."""
-    torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+def _number(variable: str) -> int | None:
+    """A launcher's variable as a number, None when it is absent or empty."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            f"{variable} is '{text}', expected a whole number; unset it, or start with torchrun"
+        ) from None
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0][:120]
+
+
+def _place() -> str:
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+
+def _store(rank: int, size: int, seconds: float) -> torch.distributed.Store:
+    """Keys shared by all ranks. Rank 0 serves them, unless torchrun's agent does."""
+    port = _number("MASTER_PORT")
+    assert port is not None
+    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        store = torch.distributed.TCPStore(
+            os.environ["MASTER_ADDR"],
+            port,
+            is_master=serves,
+            timeout=timedelta(seconds=seconds),
+            wait_for_workers=False,
+        )
+    except (RuntimeError, ValueError) as error:
+        what = "that address cannot be served" if serves else "rank 0 did not come"
+        raise ConfigError(
+            f"rank {rank} of {size} cannot reach rank 0 at {_place()} within {seconds:g} s ({what}: "
+            f"{_first(error)}); if RANK and WORLD_SIZE are left over from another run, unset them"
+        ) from None
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return torch.distributed.PrefixStore(f"attempt{attempt}", store)
+
+
+def join(rank: int, size: int, seconds: float) -> None:
+    """Meet all ranks at MASTER_ADDR:MASTER_PORT and join their group.
+
+    From then on ranks may wait for the slowest one as long as it takes. Raises ConfigError that names those that
+    have not come within ``seconds``; long before, it is said who is waited for.
+    """
+    store = torch.distributed.PrefixStore(f"evaluate{next(_GROUPS)}", _store(rank, size, seconds))
+    begun, said = time.monotonic(), False
+    try:
+        store.set(f"rank{rank}", "here")
+        while absent := [str(k) for k in range(size) if not store.check([f"rank{k}"])]:
+            waited = time.monotonic() - begun
+            named = f"rank{'s' * (len(absent) > 1)} {', '.join(absent)} of {size}"
+            if waited > seconds:
+                raise ConfigError(
+                    f"{named} did not come to {_place()} within {seconds:g} s (--preflight-timeout): start all of "
+                    "them; if RANK and WORLD_SIZE are left over from another run, unset them"
+                )
+            if not said and waited > min(_PATIENCE, seconds / 2):
+                print(f"waiting for {named} at {_place()}", file=sys.stderr, flush=True)
+                said = True
+            time.sleep(_POLL)
+        group = torch.distributed.PrefixStore("group", store)
+        torch.distributed.init_process_group(
+            "gloo", store=group, rank=rank, world_size=size, timeout=timedelta(days=30)
+        )
+    except RuntimeError as error:
+        raise ConfigError(f"rank 0 has ended before all came ({_first(error)}); see its output") from None
 
 
 def wait() -> None:
-    """Return when all ranks have come here."""
-    torch.distributed.barrier()
+    """Return when all ranks have come here. Raises ConfigError when one has ended instead."""
+    try:
+        torch.distributed.barrier()
+    except RuntimeError:
+        raise ConfigError(
+            "another rank of this evaluation has ended, see its output; start the same command again to go on"
+        ) from None
 
 
 def leave() -> None:
@@ -50,12 +133,12 @@ def leave() -> None:
 
 
 def start(arguments: Mapping[str, Any], count: int, devices: Sequence[str]) -> list[subprocess.Popen[str]]:
-    """Start shards 1 to count - 1 with the verb's arguments; shard k runs on device k mod n."""
+    """Start shards 1 to count - 1 with the fields of a request; shard k runs on device k mod n."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
     running = []
     for shard in range(1, count):
         process = subprocess.Popen(
-            [sys.executable, "-c", _SHARE],
+            [sys.executable, "-m", "unival.evaluate.runner"],
             stdin=subprocess.PIPE,
             text=True,
             env={**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads},

@@ -16,6 +16,7 @@ from unival.core.files import make_folder, write_text
 from unival.core.provenance import file_hash, sha256
 from unival.errors import ConfigError, nearest
 from unival.evaluate.recipe import read_recipe
+from unival.evaluate.runner import evaluate
 from unival.merge.recipe import MergeRecipe, built
 from unival.merge.run import merge
 from unival.merge.tables import Measured
@@ -241,17 +242,14 @@ class Scorer:
         return {**stored["record"], "group": evaluation.group} if stored.get("key") == key else None
 
     def _score(self, point: Point, evaluation: Measured, checkpoint: str, key: str) -> dict[str, Any]:
-        from unival.cli.evaluate import evaluate, parse
-
         out = self._folder(point) / evaluation.name
         begun = out / "begun.json"  # predictions of a stopped run are gone on with, those of another are not
         same = begun.is_file() and begun.read_text(encoding="utf-8") == key
-        args = parse(evaluation.words(checkpoint, out))
         if not same and (out / "run.json").is_file():
             shutil.rmtree(out)
         make_folder(out)
         write_text(begun, key)
-        result = evaluate(args)
+        result = evaluate(evaluation.request(checkpoint, out))
         assert result is not None and result["metrics"], "a sweep's tables carry targets"
         metric = result["main_metric"]
         low, high = result["intervals"].get(metric, (None, None))

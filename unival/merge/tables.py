@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from unival.core.device import device_named
-from unival.core.parts import to_line
 from unival.errors import ConfigError
+from unival.evaluate.prepare import prepare
+from unival.evaluate.request import Request
+from unival.evaluate.run import Evaluation
 from unival.specs.preparation import prepare_row
-
-if TYPE_CHECKING:
-    from unival.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -40,27 +38,23 @@ class Measured:
         if self.name != Path(self.name).name:
             raise ConfigError(f"the name '{self.name}' is used as a folder's name; leave out '/'")
 
-    def words(self, checkpoint: str | Path, out: str | Path) -> list[str]:
-        """Arguments of ``unival evaluate``."""
-        words = [str(checkpoint), *([self.table] if self.table else []), f"--recipe={self.recipe}"]
-        words += [f"--out={out}", f"--batch-size={self.batch_size}"]
-        words += [f"--limit={self.limit}"] if self.limit else []
-        for name, value in self.options.items():
-            text = to_line(value) if isinstance(value, Mapping) else str(value)
-            words.append(
-                f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={text}"
-            )
-        return words
+    def request(self, checkpoint: str | Path, out: str | Path) -> Request:
+        """What is asked of an evaluation. Raises ConfigError for an unknown or unfit option."""
+        return Request.named(
+            str(checkpoint),
+            self.table,
+            **{
+                "recipe": self.recipe,
+                "out": str(out),
+                "batch_size": self.batch_size,
+                "limit": self.limit,
+                **self.options,
+            },
+        )
 
     def open(self, checkpoint: str | Path, out: str | Path) -> Evaluation:
         """Prepare the evaluation of a checkpoint without predicting anything."""
-        from unival.cli.evaluate import parse
-        from unival.evaluate.prepare import prepare
-
-        args = parse(self.words(checkpoint, out))
-        args.device = device_named(args.device or "cpu")
-        args.shard = 0
-        return prepare(args)[0]
+        return prepare(self.request(checkpoint, out)).evaluation
 
 
 def examples(evaluation: Evaluation) -> Iterator[Any]:
