@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from unival.cli import main
-from unival.evaluate.bootstrap import bleu_counts, bleu_of_counts, intervals, resample
+from unival.evaluate.bootstrap import intervals, resample
 from unival.evaluate.compare import bootstrap_p, mcnemar
+from unival.evaluate.items import gather
 from unival.evaluate.scoring import Scoring, score_predictions
-from unival.metrics.bleu import bleu
+from unival.metrics.bleu import bleu, bleu_counts, bleu_of_counts
 from unival.specs import SpecOptions, get_spec
+from unival.specs.scoring import join_captions
+from unival.tables import open_table
 
 WORDS = ["a", "red", "blue", "circle", "square", "on", "the", "left", "of"]
 
@@ -30,7 +33,7 @@ def test_bleu_of_counts_is_bleu() -> None:
     said[3] = ""
     tokens = [text.split() for text in said], [[ref.split() for ref in refs] for refs in truth]
     expected, _ = bleu(*tokens)
-    assert bleu_of_counts(bleu_counts(*tokens).sum(0)) == pytest.approx(expected, abs=1e-12)
+    assert bleu_of_counts(np.sum(bleu_counts(*tokens), 0).tolist()) == pytest.approx(expected, abs=1e-12)
 
 
 def test_intervals_are_those_of_a_plain_bootstrap() -> None:
@@ -55,7 +58,9 @@ def test_scores_of_items_belong_to_the_corpus_values() -> None:
     for name in ("cider", "rougel", "exact"):
         assert scored.per_item[name].mean() == pytest.approx(scored.metrics[name], abs=1e-9)
     assert scored.counts is not None
-    assert bleu_of_counts(scored.counts.sum(0))[3] == pytest.approx(scored.metrics["bleu4"], abs=1e-12)
+    assert bleu_of_counts(scored.counts.sum(0).tolist())[3] == pytest.approx(
+        scored.metrics["bleu4"], abs=1e-12
+    )
     only = score_predictions(spec, said, truth, options, ids, Scoring(metrics=("rouge",)))
     assert set(only.metrics) == {"rougel", "exact"} and only.counts is None
 
@@ -127,3 +132,32 @@ def test_what_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (a / "scores.jsonl").write_text('{"row": 0, "id": "q0", "score"')
     assert main(["compare", str(a), str(partly)]) == 2
     assert "result of 'unival evaluate'" in capsys.readouterr().err
+
+
+class Counted(str):
+    """A text that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str(self) == other
+
+
+def test_many_captions_of_one_picture_are_compared_once_each(tmp_path: Path) -> None:
+    spec = get_spec("caption")
+    texts = [Counted(f"caption {k}") for k in range(400)]
+    _, truth = join_captions(["x"] * 400, [[text] for text in texts], ["one"] * 400)
+    assert len(truth["one"]) == 400 and Counted.compared < 4000
+
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(json.dumps({"image": "a.jpg", "caption": f"{k}"}) + "\n" for k in range(400)))
+
+    class OfTexts(type(spec)):  # type: ignore[misc]
+        def reference(self, row: Any, options: SpecOptions) -> list[str]:
+            return [texts[int(row["caption"])]]
+
+    counting = OfTexts()
+    [item] = gather(counting, open_table(str(table), spec.fields, spec.layout_name), SpecOptions())
+    assert item.reference == texts and Counted.compared < 8000

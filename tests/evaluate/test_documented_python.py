@@ -26,6 +26,8 @@ def test_blocks_run(
     place = tmp_path / "out/tiny/caption/checkpoint_best.pt"
     place.parent.mkdir(parents=True)
     place.symlink_to(checkpoint)
+    (tmp_path / "userdata").mkdir()
+    (tmp_path / "userdata/world").symlink_to(world)
     for name, folder in (("photo", "images"), ("a", "images"), ("clip", "videos"), ("sound", "audio")):
         source = sorted((world / folder).iterdir())[0]
         shutil.copy(source, tmp_path / {"clip": "clip.mp4", "sound": "sound.wav"}.get(name, f"{name}.jpg"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, fsum, lgamma, log
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unival.errors import ConfigError, DataError
-from unival.evaluate.bootstrap import RESAMPLES, SEED, bleu_of_counts, interval, resample
+from unival.evaluate.bootstrap import RESAMPLES, SEED, bleu_of_draws, interval, resample
+from unival.metrics.bleu import bleu_of_counts
 from unival.metrics.result import listing
 
 Array = npt.NDArray[np.float64]
@@ -122,10 +122,8 @@ def compare(
         if name.startswith("bleu") and len(columns) == 3:
             order, width = int(name[4:]) - 1, columns[1].shape[1]
             sums = draws[:, len(names) :] * len(common)
-            mean_x, mean_y = (float(bleu_of_counts(c.sum(0))[order]) for c in columns[1:])
-            differences = (
-                bleu_of_counts(sums[:, width:])[:, order] - bleu_of_counts(sums[:, :width])[:, order]
-            )
+            mean_x, mean_y = (bleu_of_counts(c.sum(0).tolist())[order] for c in columns[1:])
+            differences = bleu_of_draws(sums[:, width:])[:, order] - bleu_of_draws(sums[:, :width])[:, order]
         low, high = interval(differences)
         p, test, a_only, b_only = bootstrap_p(differences), "paired bootstrap", None, None
         if np.isin(x[:, k], (0.0, 1.0)).all() and np.isin(y[:, k], (0.0, 1.0)).all():
@@ -137,11 +135,10 @@ def compare(
 
 def mcnemar(a_only: int, b_only: int) -> float:
     """Two-sided exact p-value: of the items that only one run has right, each is as likely to be either's."""
-    n, few = a_only + b_only, min(a_only, b_only)
-    if a_only == b_only:
-        return 1.0
-    logs = [lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) - n * log(2) for k in range(few + 1)]
-    return min(1.0, 2 * fsum(exp(value) for value in logs))
+    from scipy.stats import binomtest
+
+    n = a_only + b_only
+    return float(binomtest(a_only, n).pvalue) if n else 1.0
 
 
 def bootstrap_p(differences: Array) -> float:

@@ -35,6 +35,7 @@ def gather(
     """
     groups: dict[Any, list[int]] = {}
     references: dict[Any, Any] = {}
+    seen: dict[Any, set[str]] = {}  # a picture may have twenty thousand captions
     raw: dict[Any, Any] = {}
     names: dict[Any, str] = {}
     for number, row in enumerate(table):
@@ -46,10 +47,14 @@ def gather(
             continue  # later rows may still belong to the first items
         reference = spec.reference(row, options) if targets else None
         if key in groups and reference is not None:
-            known = references[key] or []
-            references[key] = known + [text for text in reference if text not in known]
+            references[key] = references[key] or []
+            references[key] += [text for text in reference if text not in seen[key]]
+            seen[key].update(reference)
         elif key not in groups:
-            names[key], references[key] = name, reference
+            names[key] = name
+            references[key] = reference
+            if spec.joins_ids:
+                references[key], seen[key] = reference and list(reference), set(reference or ())
             raw[key] = human_answers(row)
         groups.setdefault(key, []).append(number)
     return [Item(names[key], rows[0], tuple(rows), references[key], raw[key]) for key, rows in groups.items()]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unival.errors import ConfigError, DataError
-from unival.evaluate.bootstrap import bleu_counts
+from unival.metrics.bleu import bleu_counts
 from unival.metrics.result import listing
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.scoring import join_captions, score_captions
@@ -155,7 +155,8 @@ def _score_captions(
     if "bleu" in scoring.metrics:
         split = str.split if scoring.tokenizer == "split" else ptb_tokenize
         words = [" ".join(split(candidates[key])).split() for key in keys]
-        counts = bleu_counts(words, [[" ".join(split(text)).split() for text in truth[key]] for key in keys])
+        refs = [[" ".join(split(text)).split() for text in truth[key]] for key in keys]
+        counts = np.array(bleu_counts(words, refs), dtype=np.float64)
     info = {**scores.info, "references_per_item": sum(map(len, truth.values())) / len(truth)}
     return Scored(dict(scores.corpus), keys, per_item, info, counts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import string
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,19 +15,14 @@ from unival.metrics.cider import DocumentFrequencies, cider_d, corpus_frequencie
 from unival.metrics.result import CaptionScores, pair, refuse_none
 from unival.metrics.rouge import rouge_l
 from unival.metrics.tokenizer import ptb_tokenize
+from unival.vocabulary.cleaning import delete_punctuation
 
 METRICS = ("cider", "bleu", "rouge", "meteor", "spice")
 TOKENIZERS = ("ptb", "ptb-java", "split")
 PROTOCOLS = ("official", "unival")
 
-_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _Rows = list[tuple[Any, str | None, Sequence[str]]]
 _Tokens = list[list[str]]
-
-
-def strip_punctuation(text: str) -> str:
-    """The text without ASCII punctuation, as the reference writes captions (``dog's`` -> ``dogs``)."""
-    return text.translate(_DELETE_PUNCTUATION).strip()
 
 
 def caption_scores(
@@ -190,9 +184,9 @@ def _tokenize(
     hyps = [row[1] or "" for row in rows]
     refs = [list(row[2]) for row in rows]
     if protocol == "unival":
-        hyps = [strip_punctuation(text) for text in hyps]
+        hyps = [delete_punctuation(text).strip() for text in hyps]
         if tokenizer == "split":
-            refs = [[strip_punctuation(text) for text in texts] for texts in refs]
+            refs = [[delete_punctuation(text).strip() for text in texts] for texts in refs]
     if tokenizer == "ptb-java":
         flat = java.java_tokenize([text for texts in refs for text in texts], settings)
         ends = iter(flat)

@@ -61,12 +61,11 @@ def join_captions(
     need_references(references, ids)
     keys = [str(key) for key in (ids if ids is not None else range(len(predictions)))]
     candidates: dict[str, str] = {}
-    truth: dict[str, list[str]] = {}
+    truth: dict[str, dict[str, None]] = {}  # ordered sets
     for key, prediction, reference in zip(keys, predictions, references, strict=True):
         candidates.setdefault(key, prediction)
-        known = truth.setdefault(key, [])
-        known.extend(r for r in reference if r not in known)
-    return candidates, truth
+        truth.setdefault(key, {}).update(dict.fromkeys(reference))
+    return candidates, {key: list(texts) for key, texts in truth.items()}
 
 
 def label_score(name: str, predictions: Sequence[str], references: Sequence[Any]) -> dict[str, float]:

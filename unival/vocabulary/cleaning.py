@@ -29,9 +29,14 @@ def clean_caption(text: str, max_words: int | None = None) -> str:
     return first_words(_BLANKS.sub(" ", text).rstrip("\n").strip(" "), max_words)
 
 
+def delete_punctuation(text: str) -> str:
+    """Delete ASCII punctuation (``dog's`` becomes ``dogs``); blanks stay."""
+    return text.translate(_NO_PUNCTUATION)
+
+
 def strip_punctuation(text: str, max_words: int | None = None) -> str:
     """Remove ASCII punctuation, keep the case, single blanks, cut. Captioning learns such captions."""
-    words = text.translate(_NO_PUNCTUATION).split()
+    words = delete_punctuation(text).split()
     return " ".join(words[:max_words])
 
 
