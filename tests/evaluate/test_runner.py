@@ -20,16 +20,15 @@ from unival.evaluate.runner import evaluate
         ({"processes": -1}, "processes must be at least 1, got -1"),
         ({"processes": 0}, "processes must be at least 1, got 0"),
         ({"num_workers": -2}, "num_workers must be at least 0, got -2"),
-        ({"batch_size": "x"}, "batch_size is a whole number, got 'x'"),
-        ({"batch_size": True}, "batch_size is a whole number, got True"),
-        ({"zero_shot": "no"}, "zero_shot is a switch (true or false), got 'no'"),
+        ({"batch_size": "x"}, "option batch_size 'x': expected a whole number"),
+        ({"batch_size": True}, "option batch_size True: expected a whole number"),
+        ({"zero_shot": "no"}, "option zero_shot 'no': expected true or false"),
         (
             {"mode": "tire"},
             "mode 'tire' is not one of open, trie, rank, beamsearch, allcand. Did you mean 'trie'?",
         ),
         ({"eval_args": "{5}"}, "eval_args: '{5}' is a set, expected a JSON object"),
         ({"batchsize": 3}, "unknown option 'batchsize' of an evaluation. Did you mean 'batch_size'?"),
-        ({"patch_image_size": "64"}, "patch_image_size is a whole number, got '64'"),
     ],
 )
 def test_a_request_says_what_it_cannot_mean(options: dict[str, object], said: str) -> None:
