@@ -19,6 +19,7 @@ from fairseq.tasks import LegacyFairseqTask
 from unival.batching.mixture import batches
 from unival.checkpoint.header import Header, released_vocabulary
 from unival.core import options as cli_options
+from unival.core.paths import split_paths
 from unival.data.dataset import DataSource, Item, SpecDataset
 from unival.data.iterator import EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError
@@ -86,7 +87,7 @@ class UnivalTask(LegacyFairseqTask):
     # data
 
     def _paths(self) -> list[str]:
-        return [path for path in self.cfg.data.split(",") if path and path != "-"]
+        return [path for path in split_paths(self.cfg.data) if path != "-"]
 
     def look_for_tables(self) -> None:
         """Look for all tables before the first step, those of later epochs too.

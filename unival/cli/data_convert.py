@@ -53,10 +53,8 @@ def run(args: argparse.Namespace) -> int:
     done = convert(request, out, shares, args.seed, args.vocabulary_size)
     for path, rows in done.tables.values():
         print(f"{path}: {rows:,} rows")
-    if done.missing:
-        print(
-            f"left out, their media are not there: {len(done.missing):,}; first: {', '.join(done.missing[:5])}"
-        )
+    for line in done.report.lines():
+        print(line)
     if done.vocabulary:
         print(f"{done.vocabulary}: vocabulary")
     if done.recipe:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from unival.errors import ConfigError, nearest
 
 _DEFAULTS = {"UNIVAL_DATA": "userdata", "UNIVAL_OUT": "out", "UNIVAL_WEIGHTS": "weights"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_COMMA = re.compile(r"(?<!\\),")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -60,3 +62,13 @@ def expand_braces(text: str) -> list[str]:
     digits = len(match.group(1)) if match.group(1).startswith("0") else 1
     numbers = [f"{number:0{digits}}" for number in range(first, last + 1)]
     return [name for number in numbers for name in expand_braces(f"{head}{number}{tail}")]
+
+
+def join_paths(paths: Iterable[str]) -> str:
+    """Return one word for several paths, commas between them; a comma of a path becomes ``\\,``."""
+    return ",".join(path.replace(",", "\\,") for path in paths)
+
+
+def split_paths(text: str) -> list[str]:
+    """Return the paths of a word with commas between them, as :func:`join_paths` writes it; blanks are none."""
+    return [path.replace("\\,", ",") for path in _COMMA.split(text) if path]

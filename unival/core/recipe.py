@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from unival.core.files import write_text
-from unival.core.paths import expand, expand_braces
+from unival.core.paths import expand, expand_braces, join_paths
 from unival.core.yaml_files import read_yaml
 from unival.errors import ConfigError, nearest
 
@@ -136,7 +136,8 @@ def _table_argument(entry: Any, name: str, folder: Path) -> list[str]:
             write_yaml(file, _with_absolute_paths(item))
             paths.append(str(file))
         else:
-            paths.extend(expand_braces(str(item)))
+            text = str(item)
+            paths.extend([text] if os.path.exists(text) else expand_braces(text))
     return paths
 
 
@@ -206,7 +207,7 @@ def to_arguments(recipe: Recipe, known: Collection[str]) -> list[str]:
             paths += _table_argument(recipe.data["valid"], "valid", tables)
         elif not recipe.options.get("disable_validation"):
             raise ConfigError(f"{recipe.path}: 'data.valid' is missing; or set disable_validation: true")
-        arguments.append(",".join(paths))
+        arguments.append(join_paths(paths))
     for name, value in recipe.choices.items():
         arguments += [f"--{name.replace('_', '-')}={value}"]
     for name in kept:

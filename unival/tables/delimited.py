@@ -158,3 +158,15 @@ def require(table: Any, names: Sequence[str]) -> None:
                 line=1,
                 column=name,
             )
+
+
+def separator_hint(names: Sequence[str], path: str) -> str:
+    """Return "; its columns are separated by semicolons, ..." where a header that is one cell looks like it."""
+    tabs = path.lower().endswith(".tsv")
+    own, name = ("\t", "tabs") if tabs else (",", "commas")
+    for mark, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
+        if len(names) == 1 and mark in names[0] and mark != own:
+            return (
+                f". Its cells are separated by {word}: save it with {name}, or give the file the right ending"
+            )
+    return ""

@@ -11,10 +11,14 @@ from typing import Any
 
 from unival.core.files import Output
 from unival.core.paths import base_folder, root
+from unival.datatools.own.report import MISSING, Report
+from unival.datatools.own.rows import usable
 from unival.datatools.own.sources import Request, read_source
 from unival.datatools.own.split import SPLITS, assign
-from unival.errors import DataError
+from unival.errors import ConfigError, DataError
 from unival.specs import TaskSpec
+from unival.specs.answers import one_answer
+from unival.specs.base import is_absent
 
 STARTER = Path("configs/own_data/starter.yaml")
 TEXT_FIELDS = ("caption", "question", "answer", "answers", "text", "hypothesis")
@@ -22,10 +26,10 @@ TEXT_FIELDS = ("caption", "question", "answer", "answers", "text", "hypothesis")
 
 @dataclass
 class Converted:
-    """What was written: files by split with their rows, and the media that were not found."""
+    """What was written: files by split with their rows, and what was left out."""
 
     tables: dict[str, tuple[Path, int]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
     vocabulary: Path | None = None
     recipe: Path | None = None
 
@@ -35,22 +39,21 @@ def convert(
 ) -> Converted:
     """Write the source's records as JSON lines below ``out``, or as the one file ``out`` when it ends so.
 
-    Media references become relative to ``out``'s folder. Records whose medium is absent are left out and
-    listed. A folder also gets a vocabulary trained on its texts and a recipe that starts from them.
+    Media references become relative to ``out``'s folder. Rows that cannot be used (no medium, no target, values
+    that are no text, boxes outside) are left out and counted in the result's report. A folder also gets a
+    vocabulary trained on its texts and, where rows have targets, a recipe that starts from them.
 
     Raises:
-        DataError: an unreadable source, or one none of whose media are there.
+        DataError: an unreadable source, or one with no row that can be used.
     """
     single = out.suffix.lower() == ".jsonl"
     folder = out.parent if single else out
+    if "${" in str(folder.resolve()):
+        raise ConfigError(f"--out {out}: recipes cannot name a folder with '${{'; give another")
     done = Converted()
-    records = _present(read_source(request), request.spec.modality, folder, done.missing)
+    records = usable(read_source(request, done.report), request.spec, folder, done.report)
     if not records:
-        raise DataError(
-            f"none of its {len(done.missing)} media files is there"
-            + (f" (first: {done.missing[0]}); name their folder with --media" if done.missing else ""),
-            path=str(request.source),
-        )
+        raise DataError(_nothing(done.report), path=str(request.source))
     with Output() as output:
         if single:
             done.tables["all"] = (out, len(records))
@@ -65,22 +68,18 @@ def convert(
         output.commit()
     if not single:
         done.vocabulary = _vocabulary(records, folder, vocabulary_size)
-        done.recipe = _recipe(request.spec, folder, done.tables)
+        if any(f.target and f.name in records[0] for f in request.spec.fields):
+            done.recipe = _recipe(request.spec, folder, done.tables)
     return done
 
 
-def _present(
-    records: Iterable[dict[str, Any]], modality: str, folder: Path, missing: list[str]
-) -> list[dict[str, Any]]:
-    kept = []
-    for record in records:
-        path = str(record[modality])
-        archive, _, member = path.partition(".tar/")
-        if not os.path.exists(f"{archive}.tar" if member else path):
-            missing.append(path)
-            continue
-        kept.append({**record, modality: os.path.relpath(path, folder)})
-    return kept
+def _nothing(report: Report) -> str:
+    """Say why a source gave no row."""
+    missing = report.counts.get(MISSING)
+    if missing and len(report.counts) == 1:
+        first = report.examples[MISSING][0]
+        return f"none of its {missing} media files is there (first: {first}); name their folder with --media"
+    return f"none of its rows can be used: {report.first()}" if report.counts else "it has no rows"
 
 
 def _lines(records: Iterable[Mapping[str, Any]]) -> str:
@@ -95,8 +94,9 @@ def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
     for record in records:
         for name in TEXT_FIELDS:
             value = record.get(name)
-            for text in value if isinstance(value, list) else [value] if value else []:
-                texts += texts_of(str(text))
+            for text in value if isinstance(value, list | dict) else [value]:
+                if not is_absent(text):
+                    texts += texts_of(one_answer(text))
     place = folder / "vocabulary"
     Vocabulary.train(texts, size, num_codes=0).save(place)
     return place
@@ -115,7 +115,7 @@ def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]
     own = f"${{UNIVAL_DATA}}/{place.relative_to(data)}" if place.is_relative_to(data) else str(place)
     registered = {pair: name for name, pair in REFERENCE_TASKS.items()}
     content: dict[str, Any] = {
-        "extends": os.path.relpath(starter, folder),
+        "extends": os.path.relpath(starter, place),  # from the real folder, which a link may stand for
         "task": registered.get((spec.name, spec.modality), spec.name),
         "data": {"train": f"{own}/train.jsonl", "valid": f"{own}/val.jsonl"},
         "inputs": {"bpe_dir": f"{own}/vocabulary"},

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unival.datatools.own.report import Report
 from unival.datatools.own.sources.coco import read_coco
 from unival.datatools.own.sources.folder import read_folder, read_rows, table_in
 from unival.datatools.own.sources.webdataset import read_tars
 from unival.errors import ConfigError, DataError
+from unival.media.names import is_hidden
 from unival.specs import TaskSpec
-
-Record = dict[str, object]
+from unival.tables import Row
 
 __all__ = ["Request", "read_source"]
 
@@ -34,10 +35,10 @@ class Request:
     box_format: str = "xyxy"
 
 
-def read_source(request: Request) -> Iterator[Record]:
-    """Yield the records of a source, its kind found by what it is.
+def read_source(request: Request, report: Report) -> Iterator[Row]:
+    """Yield the rows of a source, its kind found by what it is; ``report`` counts what is passed over.
 
-    The field named like the task's modality is a path (absolute, or ``archive.tar/member``).
+    The field named like the task's modality is a path, or ``archive.tar/member``. Values are as the source has them.
 
     Raises:
         ConfigError: a source of no known kind. DataError: a file that is not what its kind promises.
@@ -49,16 +50,16 @@ def read_source(request: Request) -> Iterator[Record]:
     if source.is_dir():
         table = table_in(source)
         if table is not None:
-            return read_rows(table, request.spec, media, request.columns, request.box_format)
-        tars = sorted(source.glob("*.tar"))
-        return read_tars(tars, request.spec) if tars else read_folder(source, request.spec)
+            return read_rows(table, request.spec, media, request.columns, request.box_format, report)
+        tars = [path for path in sorted(source.glob("*.tar")) if not is_hidden(path.name)]
+        return read_tars(tars, request.spec, report) if tars else read_folder(source, request.spec, report)
     suffix = source.suffix.lower()
     if suffix == ".tar":
-        return read_tars([source], request.spec)
+        return read_tars([source], request.spec, report)
     if suffix == ".json":
-        return read_coco(source, request.spec, media, request.annotations)
+        return read_coco(source, request.spec, media, request.annotations, report)
     if suffix in (".csv", ".tsv", ".jsonl", ".yaml", ".yml"):
-        return read_rows(source, request.spec, media, request.columns, request.box_format)
+        return read_rows(source, request.spec, media, request.columns, request.box_format, report)
     raise ConfigError(
         f"{os.fspath(source)}: expected a folder, a .csv, .tsv or .jsonl table, a COCO or VQA .json, or a .tar"
     )

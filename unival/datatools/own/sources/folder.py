@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unival.errors import ConfigError, DataError, nearest
+from unival.datatools.own.report import HIDDEN, UNUSABLE, Report
+from unival.errors import ConfigError, DataError, RowNumber, nearest
 from unival.media.endings import ENDINGS
+from unival.media.names import files_below, is_hidden
 from unival.specs import TaskSpec
-from unival.tables import Row, Table, open_table
+from unival.specs.base import is_absent
+from unival.tables import JsonlTable, Row, Table, open_table
+from unival.tables.delimited import separator_hint
+from unival.vocabulary.boxes import are_shares
 
 # Names under which people keep a field; the field's own name always counts.
 USUAL = {
@@ -24,12 +31,14 @@ USUAL = {
     "label": ("gold_label", "answer", "class"),
     "box": ("bbox", "boxes", "region"),
 }
+_LOOKED_AT = 100  # rows of a JSONL file whose keys are its columns
 _CORNERS = {"xyxy": ("x0", "y0", "x1", "y1"), "xywh": ("x", "y", "w", "h")}
 
 
 def table_in(folder: Path) -> Path | None:
     """Return the one table of a folder, or None when it has none. ConfigError when it has several."""
-    found = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+    tables = (p for p in sorted(folder.iterdir()) if not is_hidden(p.name) and not p.is_dir())
+    found = [p for p in tables if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise ConfigError(f"{folder} has several tables ({names}); name the one you mean")
@@ -37,21 +46,33 @@ def table_in(folder: Path) -> Path | None:
 
 
 def read_rows(
-    path: Path, spec: TaskSpec, media: Path, columns: Mapping[str, str], box_format: str
-) -> Iterator[dict[str, Any]]:
+    path: Path, spec: TaskSpec, media: Path, columns: Mapping[str, str], box_format: str, report: Report
+) -> Iterator[Row]:
     """Yield the rows of a table under the task's field names, media as paths below ``media``."""
     table = open_table(path)
-    if getattr(table, "_first", 1) == 0:
-        raise DataError("the table has no header line with column names; add one", path=str(path))
     named = _columns(table, spec, columns, box_format)
     for row in table:
-        record = {name: _value(row, column, box_format) for name, column in named.items()}
-        record[spec.modality] = _locate(media, str(record[spec.modality]), spec.modality)
-        yield {"id": row["id"], **record} if "id" in table.columns else record
+        try:
+            values = {
+                name: _value(row, name, column, box_format)
+                for name, column in named.items()
+                if isinstance(column, tuple) or column in row
+            }
+        except DataError as error:
+            report.add(UNUSABLE, str(error))
+            continue
+        medium = values.get(spec.modality)
+        if isinstance(medium, int) and not isinstance(medium, bool):  # a number that names its file
+            medium = str(medium)
+        if isinstance(medium, str) and medium.strip():
+            values[spec.modality] = _locate(media, medium, spec.modality)
+        if "id" in row:
+            values.setdefault("id", row["id"])
+        yield Row(values, row.path, row.line)
 
 
-def read_folder(folder: Path, spec: TaskSpec) -> Iterator[dict[str, Any]]:
-    """Yield one record per media file: its sub-folder's name is the caption (underscores become blanks).
+def read_folder(folder: Path, spec: TaskSpec, report: Report) -> Iterator[Row]:
+    """Yield one row per media file: its sub-folder's name is the caption (underscores become blanks).
 
     Raises:
         ConfigError: a task that needs more than a caption. DataError: no media in the sub-folders.
@@ -60,14 +81,24 @@ def read_folder(folder: Path, spec: TaskSpec) -> Iterator[dict[str, Any]]:
         raise ConfigError(
             f"{folder} has no table; task '{spec.name}' needs one with {', '.join(f.name for f in spec.fields)}"
         )
-    files = [p for p in sorted(folder.glob("*/*")) if p.suffix.lower() in ENDINGS[spec.modality]]
+    names, hidden = files_below(folder)
+    report.add(HIDDEN, count=hidden)
+    files = []
+    for name in names:
+        if os.path.splitext(name)[1].lower() not in ENDINGS[spec.modality]:
+            report.add(f"files that are no {spec.modality} ({', '.join(ENDINGS[spec.modality])})", name)
+        elif name.count(os.sep) == 1:
+            files.append(name)
+        else:
+            report.add(f"{spec.modality} files that do not stand in a folder named by their label", name)
     if not files:
         raise DataError(
             f"no table (.csv, .tsv, .jsonl) and no {spec.modality} files in sub-folders named by their label",
             path=str(folder),
         )
-    for file in files:
-        yield {spec.modality: str(file), "caption": file.parent.name.replace("_", " ")}
+    for number, name in enumerate(files, 1):
+        label = os.path.dirname(name).replace("_", " ")
+        yield Row({spec.modality: str(folder / name), "caption": label}, str(folder), RowNumber(number))
 
 
 def _columns(
@@ -79,7 +110,12 @@ def _columns(
             raise ConfigError(
                 f"--columns {name}=...: task '{spec.name}' has no such field.{nearest(name, names)}"
             )
-    lower = {column.lower(): column for column in table.columns}
+    # lines of JSON may have keys that the first one lacks
+    columns = dict.fromkeys(table.columns)
+    if isinstance(table, JsonlTable):
+        for row in islice(table, _LOOKED_AT):
+            columns |= dict.fromkeys(row)
+    lower = {column.lower().strip(): column for column in columns}
     found: dict[str, str | tuple[str, ...]] = {}
     for item in spec.fields:
         # a field that a task can do without is only taken by its own name: 'label' is no premise caption
@@ -93,32 +129,37 @@ def _columns(
             found["box"] = tuple(lower[c] for c in corners)
         elif item.required:
             raise ConfigError(
-                f"{table.path}: no column for '{item.name}' among {', '.join(table.columns)}; "
-                f"name it: --columns {item.name}=COLUMN"
+                f"{table.path}: no column for '{item.name}' among {', '.join(columns)}; "
+                f"name it: --columns {item.name}=COLUMN{separator_hint(list(columns), table.path)}"
             )
     return found
 
 
-def _value(row: Row, column: str | tuple[str, ...], box_format: str) -> Any:
+def _value(row: Row, name: str, column: str | tuple[str, ...], box_format: str) -> Any:
     if isinstance(column, tuple):
         return to_corners([row[c] for c in column], box_format, row)
     value = row[column]
-    return (
-        to_corners(value, box_format, row)
-        if box_format == "xywh" and column.lower() in USUAL["box"]
-        else value
-    )
+    turned = name == "box" and box_format == "xywh" and not is_absent(value)
+    return to_corners(value, box_format, row) if turned else value
 
 
 def to_corners(value: Any, box_format: str, row: Row) -> list[float]:
     """Return x0, y0, x1, y1 of a box given as four numbers, or as text with commas or blanks."""
-    parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
     try:
+        parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
         a, b, c, d = (float(part) for part in parts)
     except (TypeError, ValueError):
         raise DataError(
             f"expected a box of four numbers, found {value!r}", path=row.path, line=row.line, column="box"
         ) from None
+    if are_shares((a, b, c, d)):
+        raise DataError(
+            f"the box {value!r} looks like shares of the image's sides: expected pixels; multiply x by its width and "
+            "y by its height",
+            path=row.path,
+            line=row.line,
+            column="box",
+        )
     return [a, b, a + c, b + d] if box_format == "xywh" else [a, b, c, d]
 
 
