@@ -186,7 +186,7 @@ def evaluation_recipe(script: str, table: str) -> str:
     targets = next(
         codes(right) for left, right in cells("## The reference's scripts") if codes(left)[0] == script
     )
-    named = [word for target in targets for word in re.findall(r"configs/evaluate/(\w+)\.yaml", target)]
+    named = [word for target in targets for word in re.findall(r"configs/evaluate/([\w/]+)\.yaml", target)]
     for word in re.findall(r"run_scripts/evaluate/\w+\.sh", " ".join(targets)):
         named += re.findall(r"configs/evaluate/(\w+)\.yaml", (ROOT / word).read_text())
     exact = [
