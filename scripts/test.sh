@@ -3,7 +3,7 @@
 # Usage: bash scripts/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh train imagegen demo dev
+bash scripts/setup.sh train parquet wandb imagegen demo dev
 # two test processes of one thread each; tests of one file share their fixtures
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false
 .venv/bin/ruff check .

@@ -27,6 +27,7 @@ from unival.specs import all_options, get_spec
 from unival.tables import Table, absent_files, open_table
 from unival.tasks.options import TaskOptions
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, unwrap
+from unival.tasks.tracking import keep_sheet
 from unival.tasks.validation import FALLING, Validation
 from unival.vocabulary.vocabulary import Vocabulary
 
@@ -311,6 +312,10 @@ class UnivalTask(LegacyFairseqTask):
             choose = min if name in FALLING else max
             stats[f"best_{name}"] = choose(best, stats[name])
         self.log_scores({"split": "valid", "loss": float(stats.get("loss", math.nan)), **scores})
+        update = int(stats["num_updates"])
+        title = f"update {update:,}, {name} {stats[name]:.4g}"
+        if self.args.distributed_rank == 0 and (sheet := self.validation.sheet(title)) is not None:
+            keep_sheet(sheet, Path(self.args.save_dir), update)
 
     # checkpoints
 

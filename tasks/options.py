@@ -37,6 +37,9 @@ class TaskOptions:
     val_inference_type: str | None = _option(None, "validation by allcand, beamsearch or open generation")
     eval_generate: bool = _option(True, "validate by generation and score with the task's metric")
     eval_print_samples: bool = _option(False, "log a few predictions of each validation")
+    eval_pictures: int = _option(
+        12, "rows of each table whose predictions validation draws into predictions.png (0: none)"
+    )
     eval_cider_cached_tokens: str | None = _option(
         None, "pickle of document frequencies: validate by the reference's CIDEr, which needs it"
     )
@@ -95,6 +98,8 @@ class TaskOptions:
             raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
         if self.preflight_timeout <= 0:
             raise ConfigError(f"--preflight-timeout {self.preflight_timeout} must be above 0 seconds")
+        if self.eval_pictures < 0:
+            raise ConfigError(f"--eval-pictures {self.eval_pictures} must be at least 0")
         if self.max_nonfinite < 1:
             raise ConfigError(f"--max-nonfinite {self.max_nonfinite} must be at least 1")
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from unival.data.dataset import DataSource
 from unival.errors import ConfigError, DataError, nearest
+from unival.evaluate.sheet import Section, prediction_sheet
 from unival.predict.inference import Inference, Prediction
 from unival.tasks.options import TaskOptions
 from unival.vocabulary.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ class Validation:
             for name, s in self.sources.items()
         }
         self.predictions: dict[str, list[Prediction]] = {}
+        self.latest: dict[str, dict[str, tuple[Any, Any]]] = {}  # source -> id -> (output, reference)
 
     def metric_names(self) -> list[str]:
         """Names that the scores will have, found by scoring the first row's target against itself."""
@@ -84,9 +89,11 @@ class Validation:
     def scores(self) -> dict[str, float]:
         """Gather the predictions of all ranks and score them; the same on every rank."""
         result: dict[str, float] = {}
+        self.latest = {}
         for name, found in _gather(self.predictions).items():
             source = self.sources[name]
             found.sort(key=lambda p: (p.id, str(p.output)))
+            self.latest[name] = {p.id: (p.output, p.reference) for p in found}
             ids = [p.id for p in found]
             outputs, references = [p.output for p in found], [p.reference for p in found]
             scores = source.spec.score(outputs, references, source.options, ids)
@@ -97,6 +104,21 @@ class Validation:
                 for p in found[:3]:
                     logger.info(f"{p.id}: '{p.output}' (reference: {p.reference})")
         return result
+
+    def sheet(self, title: str) -> Image.Image | None:
+        """Draw the latest predictions of some rows of each source; None where there is nothing to draw."""
+        if not self.options.eval_pictures:
+            return None
+        sections = [
+            Section(
+                f"{title}, {name}" if self.prefixed else title,
+                self.sources[name].spec,
+                self.sources[name].table,
+                found,
+            )
+            for name, found in self.latest.items()
+        ]
+        return prediction_sheet(sections, self.options.eval_pictures)
 
     def _named(self, source: str, metric: str) -> str:
         return f"{source}_{metric}" if self.prefixed else metric

@@ -30,12 +30,15 @@ import unival.tasks.preflight
 import unival.tasks.pretrain
 import unival.tasks.safety
 import unival.tasks.schedule
+import unival.tasks.tracking
 import unival.tasks.trainer
 import unival.tasks.validation
 from unival.core.logs import quieten
 
 # The engine has no option for these classes; it looks the names up at call time.
+fairseq_cli.train.progress_bar = unival.tasks.tracking  # type: ignore[attr-defined]
 fairseq_cli.train.Trainer = unival.tasks.trainer.UnivalTrainer  # type: ignore[attr-defined]
 fairseq.checkpoint_utils.PathManager = unival.tasks.files.AtomicFiles  # type: ignore[attr-defined]
 fairseq.models.distributed_fairseq_model.DistributedDataParallel = unival.models.parallel.DataParallel  # type: ignore[attr-defined]
+finish = unival.tasks.tracking.finish
 quieten()

@@ -154,7 +154,7 @@ def _engine(cfg: Any) -> None:
     REQUEST.watch()
     from fairseq_cli import train as engine
 
-    from unival import plugin  # noqa: F401  (registers)
+    from unival import plugin
 
     try:
         engine.main(cfg)
@@ -163,6 +163,8 @@ def _engine(cfg: Any) -> None:
         for worker in multiprocessing.active_children():
             worker.kill()  # one that is handing over a batch would print its broken connection
         raise SystemExit(USER_ERROR) from None
+    finally:
+        plugin.finish()
 
 
 def plan(argv: Sequence[str]) -> str:

@@ -13,10 +13,10 @@ from PIL import Image
 
 from unival.datatools.world import render
 from unival.errors import DataError
+from unival.evaluate.pictures import HEIGHT, PREDICTED_BOX, TRUE_BOX, contact_sheet, picture, waveform_picture
 from unival.media import MediaLoader
 from unival.report import read_result, score_table, write_report
 from unival.report.curves import draw_curves, read_log
-from unival.report.pictures import HEIGHT, PREDICTED_BOX, TRUE_BOX, contact_sheet, picture, waveform_picture
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the page."""
     from unival.datatools.own.sample import evenly
     from unival.evaluate.items import gather, shown
+    from unival.evaluate.pictures import picture
     from unival.report.page import write_cards
-    from unival.report.pictures import picture
     from unival.specs import all_options
 
     check_file(args.out)

@@ -46,6 +46,7 @@ CORE = {
 EXTRAS = {
     "train": {"fairseq-fixed": "training", "tensorboard": "training curves", "matplotlib": "plots"},
     "parquet": {"pyarrow": "Parquet and Arrow tables"},
+    "wandb": {"wandb": "curves in Weights & Biases"},
     "java-metrics": {"pycocoevalcap": "METEOR and SPICE"},
     "imagegen": {"open_clip_torch": "CLIP similarity", "torch-fidelity": "FID and Inception Score"},
     "demo": {"gradio": "web page", "fastapi": "server", "uvicorn": "server"},

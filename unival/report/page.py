@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from unival.core.files import check_folder, replacing, write_bytes, write_text
 from unival.errors import DataError
+from unival.evaluate.pictures import contact_sheet, picture, plain, texts
 from unival.media import MediaLoader
 from unival.report.curves import draw_curves, read_log
-from unival.report.pictures import contact_sheet, picture
 from unival.report.scores import COLUMNS, Result, read_result, score_rows, score_table
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def write_report(
     write_text(report.scores, f"{score_table(read, all_metrics=True)}\n")
     if report.curves and curves:
         write_bytes(report.curves, curves)
-    sections = [
-        (r.name, [(image, "\n".join(_plain(i))) for image, i in cards]) for r, cards in shown if cards
-    ]
+    sections = [(r.name, [(image, "\n".join(plain(i))) for image, i in cards]) for r, cards in shown if cards]
     with replacing(report.sheet) as part:
         contact_sheet(sections).save(part, format="PNG")
     drawn = {name: _png(path) for name, path in (figures or {}).items()}
@@ -103,7 +101,7 @@ def write_cards(
     """Write examples as one page: HTML, or one picture where ``path`` ends with .png."""
     path = Path(path)
     if path.suffix.lower() == ".png":
-        sheet = contact_sheet([(title, [(image, "\n".join(_plain(i))) for image, i in cards])])
+        sheet = contact_sheet([(title, [(image, "\n".join(plain(i))) for image, i in cards])])
         with replacing(path) as part:
             sheet.save(part, format="PNG")
         return
@@ -113,32 +111,6 @@ def write_cards(
 def _loader(result: Result) -> MediaLoader:
     root = result.locate(result.media_root) if result.media_root else None
     return MediaLoader(root=root, table_dir=str(Path(result.table).parent) if result.table else None)
-
-
-def texts(item: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is written under an example: (kind, text) with kind "asked", "said" or "truth"."""
-    lines = []
-    asked = item.get("question") or item.get("text") or item.get("source")
-    if asked:
-        lines.append(("asked", str(asked).strip()))
-    if item.get("box") is None and item.get("prediction") is not None:
-        lines.append(("said", str(item["prediction"]).strip()))
-    truth = item.get("references")
-    if item.get("true_box") is None and truth:
-        if isinstance(truth, Mapping):
-            truth = [a if confidence == 1 else f"{a} ({confidence:g})" for a, confidence in truth.items()]
-        kept = [truth] if isinstance(truth, str) else [str(t) for t in truth][:3]
-        lines.extend(("truth", text.strip()) for text in kept)
-    return lines
-
-
-def _plain(item: Mapping[str, Any]) -> list[str]:
-    """Return the lines for the contact sheet: question, "> answer", "= first reference"."""
-    mark = {"asked": "", "said": "> ", "truth": "= "}
-    first: dict[str, str] = {}
-    for kind, text in texts(item):
-        first.setdefault(kind, f"{mark[kind]}{text}")
-    return list(first.values())
 
 
 def _html(

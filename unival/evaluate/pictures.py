@@ -156,3 +156,29 @@ def _row(title: str, cards: Sequence[tuple[Image.Image, str]], cell: int, width:
 def wrap_lines(text: str, width: int) -> list[str]:
     """Break every line of ``text`` into lines of at most ``width`` characters."""
     return [part for whole in text.split("\n") for part in textwrap.wrap(whole, width) or [""]]
+
+
+def texts(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is written under an example: (kind, text) with kind "asked", "said" or "truth"."""
+    lines = []
+    asked = item.get("question") or item.get("text") or item.get("source")
+    if asked:
+        lines.append(("asked", str(asked).strip()))
+    if item.get("box") is None and item.get("prediction") is not None:
+        lines.append(("said", str(item["prediction"]).strip()))
+    truth = item.get("references")
+    if item.get("true_box") is None and truth:
+        if isinstance(truth, Mapping):
+            truth = [a if confidence == 1 else f"{a} ({confidence:g})" for a, confidence in truth.items()]
+        kept = [truth] if isinstance(truth, str) else [str(t) for t in truth][:3]
+        lines.extend(("truth", text.strip()) for text in kept)
+    return lines
+
+
+def plain(item: Mapping[str, Any]) -> list[str]:
+    """Return the lines for the contact sheet: question, "> answer", "= first reference"."""
+    mark = {"asked": "", "said": "> ", "truth": "= "}
+    first: dict[str, str] = {}
+    for kind, text in texts(item):
+        first.setdefault(kind, f"{mark[kind]}{text}")
+    return list(first.values())

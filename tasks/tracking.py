@@ -1,0 +1,266 @@
+"""What a run reports besides its log file: curves and pictures, in TensorBoard and Weights & Biases.
+
+The engine asks for a progress bar once for each epoch and each validation; :func:`progress_bar` stands in its place,
+measures what the engine does not (examples a second, share of the time spent waiting for data) and hands everything on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from numbers import Number
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fairseq.logging import metrics
+from fairseq.logging import progress_bar as engine
+from fairseq.logging.meters import AverageMeter
+
+from unival.core.files import replacing
+from unival.core.installation import install_extra
+from unival.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SHEET = "predictions.png"
+WANDB_RUN = "wandb_run.txt"  # beside the checkpoints: the run that a later start continues
+
+
+class Tracker(ABC):
+    """Where curves and pictures go."""
+
+    @abstractmethod
+    def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
+        """Record numbers; ``part`` is "train_inner" (while training), "train" (an epoch) or "valid"."""
+
+    @abstractmethod
+    def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
+        """Record a picture, uint8 (h, w, 3)."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what is not written yet; the run is over."""
+
+
+class TensorBoard(Tracker):
+    """Event files, a folder for each part."""
+
+    def __init__(self, folder: str) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                f"--tensorboard-logdir needs tensorboard ({error}): {install_extra('train')}"
+            ) from None
+        self._make = SummaryWriter
+        self._folder = folder
+        self._writers: dict[str, Any] = {}
+
+    def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
+        writer = self._writer(part)
+        for name, value in values.items():
+            writer.add_scalar(name, value, update)
+        writer.flush()
+
+    def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
+        writer = self._writer("valid")
+        writer.add_image(name, pixels, update, dataformats="HWC")
+        writer.flush()
+
+    def finish(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, part: str) -> Any:
+        if part not in self._writers:
+            self._writers[part] = self._make(os.path.join(self._folder, part))
+            self._writers[part].add_text("command", " ".join(sys.argv))
+        return self._writers[part]
+
+
+class WeightsAndBiases(Tracker):
+    """One run of a project. WANDB_MODE=offline keeps it on disk; a resumed training goes on with its run."""
+
+    def __init__(self, project: str, name: str, folder: Path) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError(f"--wandb-project needs wandb ({error}): {install_extra('wandb')}") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        known = folder / WANDB_RUN
+        identity = known.read_text(encoding="utf-8").strip() if known.is_file() else uuid.uuid4().hex[:8]
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=name,
+                id=identity,
+                resume="allow",
+                dir=str(folder),
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"--wandb-project: {' '.join(str(error).split())[:300]} (WANDB_MODE=offline keeps the run on disk)"
+            ) from None
+        if not known.is_file():
+            with replacing(known) as part:
+                part.write_text(identity + "\n", encoding="utf-8")
+        # updates that are done again after a restart would be dropped as steps of the past
+        self._run.define_metric("*", step_metric="update")
+        self._image = wandb.Image
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Keep the run's options."""
+        self._run.config.update(dict(options), allow_val_change=True)
+
+    def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
+        self._run.log({"update": update, **{f"{part}/{name}": value for name, value in values.items()}})
+
+    def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
+        self._run.log({"update": update, f"valid/{name}": self._image(pixels)})
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+_trackers: dict[tuple[str, str], Tracker] = {}
+
+
+def keep_sheet(sheet: Image.Image, folder: Path, update: int) -> None:
+    """Write the picture of a validation's predictions beside the checkpoints and hand it to every tracker."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / SHEET) as part:
+        sheet.save(part, format="PNG")
+    for tracker in _trackers.values():
+        tracker.picture("predictions", np.asarray(sheet), update)
+
+
+def finish() -> None:
+    """End what this process records."""
+    while _trackers:
+        _trackers.popitem()[1].finish()
+
+
+def _opened(
+    tensorboard: str | None, project: str | None, name: str | None, folder: str | None
+) -> list[Tracker]:
+    found: list[Tracker] = []
+    if tensorboard:
+        key = ("tensorboard", tensorboard)
+        found.append(_trackers.get(key) or _trackers.setdefault(key, TensorBoard(tensorboard)))
+    if project:
+        key = ("wandb", f"{project}/{name}/{folder}")
+        made = _trackers.get(key) or WeightsAndBiases(project, name or "run", Path(folder or "."))
+        found.append(_trackers.setdefault(key, made))
+    return found
+
+
+class Waited:
+    """Iterates; ``seconds`` until the items came and their ``count``, since the last reset."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+        self.reset()
+
+    def reset(self) -> None:
+        self.seconds, self.count = 0.0, 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = iter(self.items)
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.perf_counter() - started
+            self.count += 1
+            yield item
+
+    def __getattr__(self, name: str) -> Any:  # the bar reads the position of a resumed epoch
+        return getattr(self.__dict__["items"], name)
+
+
+class Reporting(engine.BaseProgressBar):
+    """A progress bar that measures and hands on."""
+
+    def __init__(self, bar: Any, waited: Waited, trackers: list[Tracker]) -> None:
+        self.bar, self.waited, self.trackers = bar, waited, trackers
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.bar)
+
+    def log(self, stats: Any, tag: str | None = None, step: int | None = None) -> None:
+        """While training: statistics since the last call."""
+        stats.update(self._pace(stats))
+        self._hand_on(stats, tag, step)
+        self.bar.log(stats, tag=tag, step=step)
+
+    def print(self, stats: Any, tag: str | None = None, step: int | None = None) -> None:
+        """At the end of an epoch or a validation."""
+        self._hand_on(stats, tag, step)
+        self.bar.print(stats, tag=tag, step=step)
+
+    def update_config(self, config: Any) -> None:
+        for tracker in self.trackers:
+            if isinstance(tracker, WeightsAndBiases):
+                tracker.configure(config)
+        self.bar.update_config(config)
+
+    def _pace(self, stats: Mapping[str, Any]) -> dict[str, float]:
+        """Examples a second over all processes, and the share of the time that this one waited for data."""
+        waited, updates = self.waited.seconds, self.waited.count
+        self.waited.reset()
+        computing = metrics.get_meter("train_inner", "train_wall")
+        seconds = waited + (computing.sum if computing is not None else 0.0)
+        rows = _number(stats.get("nsentences"))  # of an update
+        if not seconds or rows is None:
+            return {}
+        return {
+            "data_wait": round(waited / seconds, 3),
+            "examples_per_second": round(rows * updates / seconds, 2),
+        }
+
+    def _hand_on(self, stats: Mapping[str, Any], tag: str | None, step: int | None) -> None:
+        numbers = {name: _number(value) for name, value in stats.items() if name != "num_updates"}
+        kept = {name: value for name, value in numbers.items() if value is not None}
+        for tracker in self.trackers:
+            tracker.scalars(kept, tag or "", step if step is not None else int(stats["num_updates"]))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, AverageMeter):
+        value = value.val
+    if isinstance(value, Number):
+        return float(value)  # type: ignore[arg-type]
+    return value.item() if hasattr(value, "numel") and value.numel() == 1 else None
+
+
+def progress_bar(
+    iterator: Any,
+    *,
+    tensorboard_logdir: str | None = None,
+    wandb_project: str | None = None,
+    wandb_run_name: str | None = None,
+    aim_param_checkpoint_dir: str | None = None,
+    **rest: Any,
+) -> Reporting:
+    """Stand in for the engine's function of this name: ``aim_param_checkpoint_dir`` is the run's folder.
+
+    Raises:
+        ConfigError: a logger whose package is absent or that cannot start.
+    """
+    trackers = _opened(tensorboard_logdir, wandb_project, wandb_run_name, aim_param_checkpoint_dir)
+    waited = Waited(iterator)
+    bar = engine.progress_bar(waited, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **rest)
+    return Reporting(bar, waited, trackers)

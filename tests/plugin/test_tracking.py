@@ -1,0 +1,118 @@
+"""Curves and pictures of a run: TensorBoard, Weights & Biases (offline), and the sheet beside the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image
+
+from unival.errors import ConfigError
+
+BLOCK = 32768
+CURVES = {"loss", "nll_loss", "lr", "gnorm", "examples_per_second", "data_wait"}
+
+
+def test_tensorboard_and_the_sheet(train, tables, tmp_path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    data = [tables / "grounding_train.tsv", tables / "grounding_val.tsv"]
+    board = tmp_path / "board"
+    run = train("refcoco", data, "--max-update=3", f"--tensorboard-logdir={board}", "--num-workers=1").ok()
+    assert "examples_per_second=" in run.text and "data_wait=" in run.text
+    inner, valid = (accumulator.EventAccumulator(str(board / part)) for part in ("train_inner", "valid"))
+    inner.Reload()
+    valid.Reload()
+    assert set(inner.Tags()["scalars"]) >= CURVES
+    assert [event.step for event in inner.Scalars("loss")] == [1, 2, 3]
+    assert all(0 <= event.value <= 1 for event in inner.Scalars("data_wait"))
+    assert all(event.value > 0 for event in inner.Scalars("examples_per_second"))
+    assert "score" in valid.Tags()["scalars"] and valid.Tags()["images"] == ["predictions"]
+    sheet = Image.open(run.folder / "predictions.png")
+    shown = valid.Images("predictions")[0]
+    assert (shown.width, shown.height) == sheet.size and sheet.width > 1000 and shown.step == 3
+
+
+def test_no_sheet_where_none_is_wanted(train, tables) -> None:
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    run = train("caption", data, "--max-update=1", "--eval-pictures=0").ok()
+    assert not (run.folder / "predictions.png").exists()
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """Contents of a log in LevelDB's format behind a header of seven bytes."""
+    place, parts = 7, []
+    while place + 7 <= len(data):
+        left = BLOCK - place % BLOCK
+        if left < 7:  # padding
+            place += left
+            continue
+        size, kind = struct.unpack_from("<HB", data, place + 4)
+        parts.append(data[place + 7 : place + 7 + size])
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield b"".join(parts)
+            parts = []
+
+
+def test_weights_and_biases_offline(train, tables) -> None:
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    env = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    options = ("--wandb-project=unival-tests", "--max-update=2")
+    run = train("caption", data, *options, env=env).ok()
+    again = train("caption", data, *options, "--max-update=3", env=env).ok()
+    assert again.folder == run.folder
+    records: list[dict[str, object]] = []
+    identities = set()
+    files = sorted(run.folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    for file in files:
+        for content in log_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(content)
+            if record.WhichOneof("record_type") == "history":
+                items = record.history.item
+                records.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
+            elif record.WhichOneof("record_type") == "run":
+                identities.add(record.run.run_id)
+                assert record.run.project == "unival-tests"
+    assert identities == {(run.folder / "wandb_run.txt").read_text().strip()}, "a resumed run goes on"
+    training = [r for r in records if "train_inner/loss" in r]
+    assert [r["update"] for r in training] == [1, 2, 3]
+    assert all({f"train_inner/{name}" for name in CURVES} <= set(r) for r in training)
+    assert any("valid/cider" in r for r in records)
+    pictures = [r.get("valid/predictions/_type") for r in records if "valid/predictions/path" in r]
+    assert pictures == ["image-file"] * 2
+    kept = list(run.folder.glob("wandb/offline-run-*/files/media/images/valid/*.png"))
+    assert kept and Image.open(kept[0]).size == Image.open(run.folder / "predictions.png").size
+
+
+def test_wandb_that_cannot_start_stops_before_the_first_step(train, tables, tmp_path) -> None:
+    env = {"WANDB_MODE": "online", "WANDB_CONFIG_DIR": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    run = train("caption", data, "--max-update=1", "--wandb-project=x", env=env)
+    assert run.code == 2 and "error: --wandb-project: " in run.err and "WANDB_MODE=offline" in run.err
+    assert len(run.err.splitlines()) == 1 and not run.losses()
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "extra"),
+    [("wandb", {"wandb_project": "x"}, "wandb"), ("tensorboard", {"tensorboard_logdir": "x"}, "train")],
+)
+def test_a_logger_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, options: dict[str, str], extra: str
+) -> None:
+    from unival.tasks.tracking import progress_bar
+
+    for name in [
+        name for name in sys.modules if name.split(".")[0] == module or name == "torch.utils.tensorboard"
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"needs {module} .*pip install .*\[{extra}\]"):
+        progress_bar([], log_format="none", **options)
