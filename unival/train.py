@@ -13,18 +13,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from unival.core.command import USER_ERROR, report_failure, show_any_text
+from unival.core.files import check_folder
 from unival.core.installation import install_extra
 from unival.core.logs import quieten
-from unival.errors import ConfigError, UnivalError, nearest
+from unival.errors import ConfigError, nearest, said, shortened
 from unival.launch.stopping import REQUEST
 
 logger = logging.getLogger(__name__)
 
-USER_ERROR = 2  # exit code of an error that is the user's to mend
-
 
 def _refuse(message: str) -> NoReturn:
-    raise ConfigError(f"{message} (all options: python -m unival.train --task ... --arch ... --help)")
+    raise ConfigError(
+        f"{shortened(message, 300)} (all options: python -m unival.train --task ... --arch ... --help)"
+    )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -36,6 +38,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     from fairseq import options
 
     from unival import plugin  # noqa: F401  (registers)
+    from unival.tasks.ranges import check_ranges
 
     parser = options.get_training_parser()
     parser.error = _refuse  # argparse would print hundreds of lines of usage first
@@ -46,6 +49,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             f"--user-dir '{error}' does not exist; leave it out (the plugin is registered already), "
             "or give 'unival' to fairseq-train"
         ) from None
+    except (SyntaxError, OverflowError, MemoryError, RecursionError, ValueError) as error:
+        raise ConfigError(f"a value of an option cannot be read: {said(error)}") from None
     if unknown:
         flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
         flag = unknown[0].split("=", 1)[0]
@@ -55,6 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 "blanks, and end a continued line of a script with the backslash itself, no blank after it"
             )
         raise ConfigError(f"unknown option '{flag}'.{nearest(flag, flags)}")
+    check_ranges(args)
     return args
 
 
@@ -73,6 +79,9 @@ def known_options(choices: Mapping[str, str]) -> set[str]:
 
     registered = {"task": TASK_REGISTRY, "arch": ARCH_MODEL_REGISTRY}
     registered |= {name: entry["registry"] for name, entry in REGISTRIES.items()}
+    for name in ("task", "arch"):
+        if name not in choices:
+            raise ConfigError(f"'{name}' is missing: a recipe names its task and its arch")
     for name, value in choices.items():
         if value not in registered[name]:
             raise ConfigError(f"{name} '{value}' is not registered.{nearest(value, registered[name])}")
@@ -158,11 +167,11 @@ def _engine(cfg: Any) -> None:
 
     try:
         engine.main(cfg)
-    except UnivalError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except Exception as error:
+        code = report_failure(error)
         for worker in multiprocessing.active_children():
             worker.kill()  # one that is handing over a batch would print its broken connection
-        raise SystemExit(USER_ERROR) from None
+        raise SystemExit(code) from None
     finally:
         plugin.finish()
 
@@ -179,6 +188,7 @@ def plan(argv: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns 0, 2 after an error that is the user's to mend (printed without traceback), or 75 when the run
     was asked to stop and has saved."""
+    show_any_text()
     set_up_logging()
     REQUEST.watch()
     try:
@@ -195,17 +205,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
+        check_folder(args.save_dir)
         call_the_roll(args)
         distributed_utils.call_main(convert_namespace_to_omegaconf(args), _engine)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    except UnivalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except ProcessExitedException as error:  # a spawned process has printed its error
         return error.exit_code or 1
+    except Exception as error:
+        return report_failure(error)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 from typing import NoReturn
 
@@ -11,6 +12,9 @@ from unival.errors import explained, shortened
 
 USER_ERROR = 2  # exit code of an error that is the user's to mend
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
+
+_BROKEN = re.compile(r"\s*[\r\n]+(?!  \S)\s*")  # lists are indented by two blanks and stay lists
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,5 +41,6 @@ def report_failure(error: BaseException) -> int:
     line = explained(error)
     if line is None:
         raise error
+    line = _BROKEN.sub(" ", line)
     print(f"error: {line}", file=sys.stderr, flush=True)
     return USER_ERROR

@@ -11,14 +11,14 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from unival.core.files import write_text
 from unival.core.paths import expand, expand_braces, join_paths
 from unival.core.yaml_files import read_yaml
-from unival.errors import ConfigError, nearest
+from unival.errors import ConfigError, nearest, said, shortened
 
 CHOICES = ("task", "arch", "criterion", "optimizer", "lr_scheduler")
 SECTIONS = ("model", "inputs", "loss", "optimization", "validation", "checkpoint", "run")
@@ -43,12 +43,16 @@ class Recipe:
 
 
 def _read(path: Path, trail: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.resolve()
+    try:
+        path = path.resolve()
+        there = path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL
+        raise ConfigError(f"recipe {shortened(repr(str(path)), 80)} cannot be read: {said(error)}") from None
     if path in trail:
         raise ConfigError(
             f"{path}: 'extends' runs in a circle: {' -> '.join(p.name for p in (*trail, path))}"
         )
-    if not path.is_file():
+    if not there:
         raise ConfigError(
             f"recipe '{path}' does not exist" + (f" (extended by {trail[-1]})" if trail else "")
         )
@@ -64,7 +68,10 @@ def _read(path: Path, trail: tuple[Path, ...]) -> dict[str, Any]:
             raise ConfigError(f"{path}: section '{section}' must hold 'name: value' lines")
     merged: dict[str, Any] = {}
     parents = content.pop("extends", [])
-    for parent in [parents] if isinstance(parents, str) else parents:
+    parents = parents if isinstance(parents, list) else [parents]
+    if not all(isinstance(parent, str) for parent in parents):
+        raise ConfigError(f"{path}: 'extends' names a recipe, or lists some; found {_shown(parents)}")
+    for parent in parents:
         merged = _merge(merged, _read(path.parent / parent, (*trail, path)))
     return _merge(merged, content)
 
@@ -97,6 +104,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
             a circular ``extends`` or an unset variable.
     """
     content = _expand_all(_read(Path(path), ()))
+    _check_kinds(content, path)
     recipe = Recipe(Path(path), description=str(content.get("description", "")))
     recipe.choices = {name: str(content[name]) for name in CHOICES if content.get(name) is not None}
     recipe.data = content.get("data", {})
@@ -110,6 +118,38 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
                 raise ConfigError(f"{path}: option '{name}' stands in two sections")
             recipe.options[name] = value
     return recipe
+
+
+def _check_kinds(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Check what stands where a name, a list, a table or the name of an option belongs. Raises ConfigError."""
+
+    def refuse(place: str, expected: str, value: Any) -> NoReturn:
+        raise ConfigError(f"{path}: '{place}' must be {expected}; found {_shown(value)}")
+
+    for name in CHOICES:
+        if not isinstance(content.get(name), (str, type(None))):
+            refuse(name, "a name", content[name])
+    for name in ("train", "valid"):
+        value = (content.get("data") or {}).get(name)
+        tables = value if isinstance(value, list) else [value]
+        if value is not None and not all(isinstance(table, (str, Mapping)) for table in tables):
+            refuse(f"data.{name}", "a table's file or description, or a list of them", value)
+    mixture, sources = content.get("mixture", []), content.get("sources")
+    if not isinstance(mixture, list):
+        refuse("mixture", "a list of sources", mixture)
+    if sources is not None and not (isinstance(sources, list) and all(isinstance(s, str) for s in sources)):
+        refuse("sources", "a list of names", sources)
+    for section in SECTIONS:
+        for name in content.get(section) or {}:
+            if not isinstance(name, str):
+                refuse(section, "'name: value' lines", name)
+    folder = (content.get("checkpoint") or {}).get("save_dir")
+    if not isinstance(folder, (str, type(None))):
+        refuse("checkpoint.save_dir", "a folder", folder)
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value), 60)
 
 
 def _chosen(mixture: list[Any], sources: Any, path: str | os.PathLike[str]) -> list[Any]:
