@@ -17,6 +17,7 @@ from unival.core.command import USER_ERROR, report_failure, show_any_text
 from unival.core.files import check_folder
 from unival.core.installation import install_extra
 from unival.core.logs import quieten
+from unival.core.ranges import check_ranges
 from unival.errors import ConfigError, nearest, said, shortened
 from unival.launch.stopping import REQUEST
 
@@ -38,7 +39,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     from fairseq import options
 
     from unival import plugin  # noqa: F401  (registers)
-    from unival.tasks.ranges import check_ranges
 
     parser = options.get_training_parser()
     parser.error = _refuse  # argparse would print hundreds of lines of usage first
