@@ -89,9 +89,14 @@ class Runs:
             if start:
                 self.checkpoint(Path(start))
             folder = Path(recipe.options["save_dir"])
-            assert main(["train", str(self.small(name, recipe))]) == 0
+            assert self.run(["train", str(self.small(name, recipe))], name) == 0, name
             self.done[name] = folder
         return self.done[name]
+
+    @staticmethod
+    def run(words: list[str], name: str) -> int:
+        """Run ``unival WORDS``; ``name`` of the recipe for whoever runs it elsewhere."""
+        return main(words)
 
     def checkpoint(self, path: Path) -> None:
         """Make the checkpoint that a recipe starts from: its own maker's, or the last stage's for a released one."""
