@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# MSRVTT-QA test, without finetuning: video_vqa_msrvtt_zeroshot.sh CHECKPOINT [--any-option value]
+# MSRVTT-QA test, without finetuning: video_vqa_msrvtt_zeroshot.sh CHECKPOINT [TABLE] [--any-option value]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../_launch.sh" evaluate "${1:?give a checkpoint}" \
   --recipe configs/evaluate/video_vqa_msrvtt_zeroshot.yaml "${@:2}"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# MSVD-QA test: video_vqa_msvd.sh CHECKPOINT [--any-option value]
+# MSVD-QA test: video_vqa_msvd.sh CHECKPOINT [TABLE] [--any-option value]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../_launch.sh" evaluate "${1:?give a checkpoint}" \
   --recipe configs/evaluate/video_vqa_msvd.yaml "${@:2}"

@@ -108,3 +108,16 @@ def test_what_a_launcher_left_over(
 def test_empty_variables_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     launched(monkeypatch, RANK="", WORLD_SIZE="")
     assert processes.rank_and_size() == (0, 1)
+
+
+def test_a_table_may_follow_the_options() -> None:
+    from unival.cli.evaluate import parse
+
+    for words in (
+        ["c", "t.tsv", "--recipe", "r"],
+        ["c", "--recipe", "r", "t.tsv"],
+        ["--recipe", "r", "c", "t.tsv"],
+    ):
+        request = parse(words)
+        assert (request.checkpoint, request.table, request.recipe) == ("c", "t.tsv", "r")
+    assert parse(["c", "--recipe", "r"]).table is None

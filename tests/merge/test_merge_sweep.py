@@ -288,3 +288,47 @@ def test_the_report_shows_a_sweep(tmp_path):
     with pytest.raises(DataError, match="PNG"):
         (tmp_path / "no.png").write_text("text")
         write_report([result], tmp_path / "page", figures={"x": tmp_path / "no.png"})
+
+
+def test_a_table_without_targets_is_said_before_anything_is_merged(family, recipes, world, tmp_path, capsys):
+    blank = tmp_path / "blank.jsonl"
+    rows = [{"image": "images/a.jpg", "question": "what is it?", "answer": ""}] * 3
+    blank.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluations = [
+        {"name": "caption", "recipe": recipes["caption"], "limit": 4, "options": {"device": "cpu"}},
+        {"name": "VQAv2", "recipe": recipes["vqa"], "table": str(blank), "options": {"device": "cpu"}},
+    ]
+    file = sweep_file(tmp_path / "s.yaml", tmp_path / "o", family, recipes, evaluations=evaluations)
+    assert main(["merge", "sweep", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"error: evaluation 'VQAv2': {blank} carries no targets, so nothing can be scored on it; "
+        "name a table with targets as 'table'\n"
+    )
+    assert not (tmp_path / "o/points").exists()
+
+
+def test_a_sweep_leaves_validation_tables_to_the_search(family, recipes, tmp_path):
+    evaluations = [{"name": "caption", "recipe": recipes["caption"], "group": "validation"}]
+    with pytest.raises(ConfigError, match="which only a search looks at"):
+        read_document(
+            sweep_file(tmp_path / "s.yaml", tmp_path / "o", family, recipes, evaluations=evaluations),
+            SweepRecipe,
+        )
+    evaluations.append({"name": "vqa", "recipe": recipes["vqa"]})
+    file = sweep_file(tmp_path / "s.yaml", tmp_path / "o", family, recipes, evaluations=evaluations)
+    assert [e.name for e in read_document(file, SweepRecipe).reported] == ["vqa"]
+
+
+def test_the_shipped_sweep_searches_on_validation_and_reports_on_test(monkeypatch):
+    from pathlib import Path
+
+    from unival.evaluate.recipe import read_recipe
+
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    recipe = read_document("configs/merge/sweep.yaml", SweepRecipe)
+    tables = {e.name: Path(str(e.table or read_recipe(e.recipe).table)).name for e in recipe.evaluations}
+    assert tables["VQAv2"] == "vqa_val.tsv" and tables["COCO captions"] == "caption_test.tsv"
+    assert {tables[name] for name in recipe.search.validation} == {"caption_val.tsv", "vqa_val.tsv"}
+    assert not set(recipe.search.validation) & set(recipe.search.test)
+    assert "vqa_test.tsv" not in tables.values()

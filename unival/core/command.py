@@ -6,7 +6,7 @@ import argparse
 import io
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from unival.errors import explained, shortened
 
@@ -19,6 +19,12 @@ _BROKEN = re.compile(r"\s*[\r\n]+(?!  \S)\s*")  # lists are indented by two blan
 
 class Parser(argparse.ArgumentParser):
     """A parser whose refusals are one line; the usage is a ``--help`` away."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read arguments; positional ones may stand on both sides of options."""
+        if any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in self._actions):
+            return super().parse_args(args, namespace)
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(

@@ -26,6 +26,11 @@ def sweep(recipe: SweepRecipe, searching: bool = False, say: Any = print) -> dic
     out = Path(recipe.out)
     check_folder(out)
     make_folder(out)
+    evaluations = recipe.reported
+    if searching and recipe.search is not None:
+        evaluations = recipe.named((*recipe.search.validation, *recipe.search.test))
+    for evaluation in evaluations:
+        evaluation.check_targets()
     scorer = Scorer(recipe, say)
     points = grid_points(recipe)
     found: dict[str, Any] = {}
@@ -35,7 +40,7 @@ def sweep(recipe: SweepRecipe, searching: bool = False, say: Any = print) -> dic
         records = found.pop("records")
         records = list({(r["point"], r["evaluation"]): r for r in records}.values())
     else:
-        records = [record for point in points for record in scorer(point, list(recipe.evaluations))]
+        records = [record for point in points for record in scorer(point, evaluations)]
     models = [model.name for model in recipe.merge.models] if recipe.merge else []
     content = {
         "description": recipe.description,

@@ -24,6 +24,7 @@ from unival.merge.tables import Measured
 # Fields of a merge that a grid may vary, beside lambda, coefficients and simplex.
 VARIED = ("method", "scale", "density", "seed", "batchnorm")
 COEFFICIENTS = ("lambda", "coefficients", "simplex")
+VALIDATION = "validation"  # group of the evaluations that only a search looks at
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Search:
 class SweepRecipe:
     """A sweep. merge: what is merged, its ``out`` unused. evaluations: tables that every point is scored on.
 
+    Evaluations of the group "validation" are for a search alone.
     grid: field -> values, every combination is a point: "lambda" (weight of the first of two models),
     "coefficients" (lists), "simplex" (N: all coefficients that are multiples of 1/N), or one of VARIED.
     also: name -> checkpoint that is scored as it is. keep: leave the merged checkpoints in place.
@@ -93,6 +95,15 @@ class SweepRecipe:
                 raise ConfigError("'search' needs 'merge', the models whose coefficients are looked for")
             self.named((*self.search.validation, *self.search.test))  # type: ignore[union-attr]
         self.named([name for pair in self.fronts for name in pair])
+        if (self.grid or self.also) and self.search is None and not self.reported:
+            raise ConfigError(
+                f"all evaluations are of the group '{VALIDATION}', which only a search looks at"
+            )
+
+    @property
+    def reported(self) -> list[Measured]:
+        """The evaluations that a sweep scores all its points on: all but those of the group ``validation``."""
+        return [e for e in self.evaluations if e.group != VALIDATION]
 
     def named(self, names: Any) -> list[Measured]:
         """Return evaluations by name. Raises ConfigError for an unknown one."""
@@ -250,7 +261,7 @@ class Scorer:
         make_folder(out)
         write_text(begun, key)
         result = evaluate(evaluation.request(checkpoint, out))
-        assert result is not None and result["metrics"], "a sweep's tables carry targets"
+        assert result is not None
         metric = result["main_metric"]
         low, high = result["intervals"].get(metric, (None, None))
         record = {

@@ -9,9 +9,13 @@ from typing import Any
 
 from unival.errors import ConfigError
 from unival.evaluate.prepare import prepare
+from unival.evaluate.recipe import read_recipe
 from unival.evaluate.request import Request
 from unival.evaluate.run import Evaluation
+from unival.specs import all_options, get_spec
 from unival.specs.preparation import prepare_row
+from unival.specs.reference import resolve_task
+from unival.tables import open_table
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,22 @@ class Measured:
                 **self.options,
             },
         )
+
+    def check_targets(self) -> None:
+        """Raise ConfigError for a table without targets, whose predictions could not be scored."""
+        request, recipe = self.request("", ""), read_recipe(self.recipe)
+        spec = get_spec(*resolve_task(request.task or str(recipe.task), request.modality or recipe.modality))
+        columns = request.selected_cols or recipe.extra.get("selected_cols")
+        source = self.table or recipe.table
+        if source is None:
+            raise ConfigError(f"evaluation '{self.name}': {self.recipe} names no table; give one as 'table'")
+        table = open_table(source, spec.fields, spec.layout_name, columns)
+        row = next(iter(table), None)
+        if row is not None and spec.reference(row, all_options()()) is None:
+            raise ConfigError(
+                f"evaluation '{self.name}': {table.path} carries no targets, so nothing can be scored on it; "
+                "name a table with targets as 'table'"
+            )
 
     def open(self, checkpoint: str | Path, out: str | Path) -> Evaluation:
         """Prepare the evaluation of a checkpoint without predicting anything."""
