@@ -13,7 +13,8 @@ import pytest
 
 from unival.errors import ConfigError
 from unival.metrics import JavaError, JavaSettings, caption_scores
-from unival.metrics.java import JavaProcess, meteor, safe_line, unavailable
+from unival.metrics.java import JavaProcess, meteor, safe_field, safe_line, unavailable
+from unival.metrics.tokenizer import ptb_tokenize
 
 REFERENCES = {1: ["a dog runs"], 2: ["two cats"]}
 CANDIDATES = {1: "a dog", 2: "cats"}
@@ -128,7 +129,7 @@ def test_without_java_on_path_everything_else_works(tmp_path: Path) -> None:
 
 
 def test_unsafe_characters_never_reach_java() -> None:
-    assert safe_line("a\nb\rc\x0bd\x0ce\u2028f\u2029g\x85h\x00i|||j") == "a b c d e f g h i j"
+    assert safe_field("a\nb\rc\x0bd\x0ce\u2028f\u2029g\x85h\x00i|||j") == "a b c d e f g h i j"
 
 
 @needs_meteor
@@ -143,3 +144,41 @@ def test_meteor_traps(tmp_path: Path) -> None:
         settings = JavaSettings(memory="1k")
         caption_scores(CANDIDATES, REFERENCES, ("meteor",), java_settings=settings)
     assert shutil.which("java")
+
+
+@needs_meteor
+def test_the_tokeniser_gets_all_but_line_ends() -> None:
+    texts = [
+        "a ||| b",
+        "a|||b c",
+        "|||",
+        "tab\there",
+        "bell\x07 there",
+        "half \ud83d an emoji",
+        "one\u2028line",
+    ]
+    assert caption_tokens(texts) == [ptb_tokenize(text) for text in texts]
+    assert ptb_tokenize(texts[0]) == ["a", "|", "|", "|", "b"]
+    assert safe_field("a ||| b") == "a   b" and safe_line("a ||| b") == "a ||| b"
+
+
+def caption_tokens(texts: list[str]) -> list[list[str]]:
+    from unival.metrics.java import java_tokenize
+
+    return java_tokenize(texts)
+
+
+def test_what_spice_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = _program(tmp_path, "exit 0")
+    monkeypatch.delenv("UNIVAL_SPICE_JARS", raising=False)
+    assert "--spice-jars, or UNIVAL_SPICE_JARS" in str(unavailable("spice", JavaSettings(program)))
+    monkeypatch.setenv("UNIVAL_SPICE_JARS", str(tmp_path / "absent"))
+    assert f"{tmp_path}/absent is no folder" in str(unavailable("spice", JavaSettings(program)))
+    (tmp_path / "spice-1.0.jar").touch()
+    (tmp_path / "stanford-corenlp-3.6.0-models.jar").touch()
+    reason = str(unavailable("spice", JavaSettings(program, spice_jars=str(tmp_path))))
+    assert reason.endswith(f"{tmp_path} lacks stanford-corenlp-3.6.0.jar")
+    (tmp_path / "stanford-corenlp-3.6.0.jar").touch()
+    assert unavailable("spice", JavaSettings(program, spice_jars=str(tmp_path))) is None
+    monkeypatch.setenv("UNIVAL_SPICE_JARS", str(tmp_path))
+    assert unavailable("spice", JavaSettings(program)) is None

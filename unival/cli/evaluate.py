@@ -69,4 +69,6 @@ def run(args: argparse.Namespace) -> int:
         f"n = {result['n']}, coverage {result['coverage']:.1%}; "
         f"result: {Path(result['folder']) / 'result.json'}"
     )
+    if "results" in result:
+        print(f"{result['results']['n']:,} predictions for a server: {result['results']['file']}")
     return 0

@@ -14,6 +14,7 @@ import unival
 from unival import __version__
 from unival.core.installation import install_extra, installer
 from unival.core.paths import root
+from unival.metrics.java import JavaSettings, unavailable
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def examine() -> Iterator[Finding]:
         java is not None,
         "install a Java runtime",
     )
+    for name in ("meteor", "spice"):
+        lacking = unavailable(name, JavaSettings())
+        yield Finding(name.upper(), lacking or "its jars are there", lacking is None)
     for variable in ("UNIVAL_DATA", "UNIVAL_OUT", "UNIVAL_WEIGHTS"):
         folder = root(variable)
         there = folder.is_dir()

@@ -29,7 +29,8 @@ FIELDS = {
 }
 # what belongs to scoring a table
 _NOT_HERE = (
-    "train_table", "out", "metrics", "tokenizer", "document_frequencies", "limit", "protocol", "allow_missing_media",
+    "train_table", "out", "metrics", "tokenizer", "document_frequencies", "limit", "protocol", "results",
+    "java", "jars", "spice_jars", "java_limit", "allow_missing_media",
 )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--skip-unavailable", action="store_true", help="captions: leave out what needs absent Java")
     add("--java", default="java", help="the Java program, for meteor, spice and ptb-java")
     add("--jars", help="folder with meteor-1.5.jar and stanford-corenlp-3.4.1.jar")
-    add("--spice-jars", help="folder with SPICE's jars")
+    add("--spice-jars", help="folder with SPICE's jars (default: UNIVAL_SPICE_JARS)")
     add("--java-limit", type=float, default=180.0, help="seconds to wait for Java's first answer")
     add("--thresholds", default="0.5", help="boxes: IoU thresholds, separated by commas")
     add("--areas", help="boxes: 'small,large' limits in square pixels, e.g. 30000,100000")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 from unival.evaluate.request import Request
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
+from unival.metrics.java import JavaSettings
 from unival.specs import TaskSpec
 from unival.tables import Table, open_table
 
@@ -62,8 +63,12 @@ def prepare(request: Request) -> Prepared:
     if source is None:
         raise ConfigError("no table: name one, or a recipe with data.valid")
 
-    # a table that is only predicted needs no targets
-    columns_read = spec.fields if request.scored else [f for f in spec.fields if not f.target]
+    # a table that is only predicted needs no targets, and one whose predictions go to a server may lack them
+    columns_read = [
+        replace(f, required=f.required and not (f.target and request.results))
+        for f in spec.fields
+        if request.scored or not f.target
+    ]
 
     def open_for(table: Any) -> Table:
         columns, root = (_named(request, extra, name) for name in ("selected_cols", "image_dir"))
@@ -146,6 +151,7 @@ def _settings(request: Request, extra: Mapping[str, Any], what: Resolved) -> Set
             metrics=tuple(metrics) or Scoring.metrics,
             tokenizer=request.tokenizer or Scoring.tokenizer,
             document_frequencies=frequencies,
+            java=JavaSettings(request.java, request.jars, request.spice_jars, request.java_limit),
         ),
     )
 

@@ -44,8 +44,17 @@ class Request:
     mode: str | None = option(None, "answers: open; or from a closed list by trie or rank", choices=MODES)
     eval_args: Mapping[str, Any] = option(dict, "decoding settings (JSON)")
     metrics: tuple[str, ...] = option((), "captions: of bleu,rouge,cider,meteor,spice (last two: Java)")
-    tokenizer: str | None = option(None, "captions: ptb, ptb-java or split")
+    tokenizer: str | None = option(None, "captions: ptb, ptb-java, split or characters")
     document_frequencies: str | None = option(None, "captions: corpus, or a cached table for CIDEr")
+    java: str = option("java", "captions: the Java program, for meteor, spice and ptb-java")
+    jars: str | None = option(
+        None, "captions: folder with meteor-1.5.jar and stanford-corenlp-3.4.1.jar (default: pycocoevalcap's)"
+    )
+    spice_jars: str | None = option(
+        None, "captions: folder with SPICE's jars (default: the environment's UNIVAL_SPICE_JARS)"
+    )
+    java_limit: float = option(180.0, "captions: seconds to wait for Java's first answer", above=0)
+    results: str | None = option(None, "also write the predictions as EvalAI and the COCO tools read them")
     weights: str | None = option(None, "auto: EMA when present", choices=("auto", "raw", "ema"))
     batch_size: int = option(16, "rows predicted together", least=1)
     num_workers: int = option(0, "processes that read media", least=0)

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,7 @@ class Evaluation:
                 "unit": "item, document frequencies fixed",
             },
             "protocol": self.options.protocol,
-            "scoring": {**asdict(self.settings.scoring), **scored.info}
+            "scoring": {**self.settings.scoring.described(), **scored.info}
             if self.spec.joins_ids
             else scored.info,
         }

@@ -17,6 +17,7 @@ from unival.errors import ConfigError
 from unival.evaluate import processes
 from unival.evaluate.prepare import Prepared, prepare
 from unival.evaluate.request import Request
+from unival.evaluate.results import check_results, save_results
 from unival.evaluate.run import write_result
 
 
@@ -33,6 +34,11 @@ def evaluate(request: Request) -> dict[str, Any] | None:
     if predicted.train is not None and result["metrics"]:
         result["baseline"] = predicted.evaluation.baseline(predicted.train)
     write_result(predicted.folder, result)
+    if request.results:
+        result["results"] = {
+            "file": request.results,
+            "n": save_results(predicted.evaluation, request.results),
+        }
     return result
 
 
@@ -60,6 +66,8 @@ def predict(request: Request) -> Prepared | None:
         shard=request.shard or 0,
     )
     prepared = prepare(request)
+    if request.results:
+        check_results(prepared.evaluation, request.results)
     if rank == 0 and not started:
         if request.restart and (prepared.folder / "run.json").is_file():
             shutil.rmtree(prepared.folder)

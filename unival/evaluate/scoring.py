@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from unival.errors import ConfigError, DataError
 from unival.metrics.bleu import bleu_counts
+from unival.metrics.java import JavaSettings
 from unival.metrics.result import listing
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.scoring import join_captions, score_captions
@@ -22,13 +23,18 @@ CAPTION_METRICS = ("bleu", "rouge", "cider")
 class Scoring:
     """What to compute for captions; other tasks have one set of metrics.
 
-    ``metrics``: of bleu, rouge, cider, meteor, spice (the last two need Java). ``document_frequencies``:
-    "corpus" or the path of a cached table.
+    ``metrics``: of bleu, rouge, cider, meteor, spice (the last two need Java, found by ``java``).
+    ``document_frequencies``: "corpus" or the path of a cached table.
     """
 
     metrics: tuple[str, ...] = CAPTION_METRICS
     tokenizer: str = "ptb"
     document_frequencies: str = "corpus"
+    java: JavaSettings = field(default_factory=JavaSettings)
+
+    def described(self) -> dict[str, Any]:
+        """What decides the scores, for the result."""
+        return {name: value for name, value in asdict(self).items() if name != "java"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def check(spec: TaskSpec, options: SpecOptions, scoring: Scoring) -> None:
     from unival.metrics.cider import read_frequencies
 
     if not spec.joins_ids:
-        if scoring != Scoring():
+        if replace(scoring, java=JavaSettings()) != Scoring():
             raise ConfigError(
                 f"metrics, tokenizer and document frequencies are for captions, not task '{spec.name}'"
             )
@@ -65,7 +71,7 @@ def check(spec: TaskSpec, options: SpecOptions, scoring: Scoring) -> None:
         raise ConfigError(f"unknown tokenizer '{scoring.tokenizer}': choose from {', '.join(TOKENIZERS)}")
     programs = [name for name in scoring.metrics if name in ("meteor", "spice")]
     for name in [*programs, *(["ptb-java"] if scoring.tokenizer == "ptb-java" else [])]:
-        reason = java.unavailable(name, java.JavaSettings())
+        reason = java.unavailable(name, scoring.java)
         if reason:
             raise ConfigError(f"{reason} Nothing was predicted; leave '{name}' out, or install it first.")
     if scoring.document_frequencies != "corpus":
@@ -139,6 +145,7 @@ def _score_captions(
     scoring: Scoring,
 ) -> Scored:
     from unival.metrics import ptb_tokenize
+    from unival.metrics.caption import SPLITTERS
 
     candidates, truth = join_captions(predictions, references, ids)
     scores = score_captions(
@@ -148,12 +155,13 @@ def _score_captions(
         tokenizer=scoring.tokenizer,
         protocol=options.protocol,
         document_frequencies=scoring.document_frequencies,
+        java_settings=scoring.java,
     )
     keys = list(candidates)
     per_item = {name: np.array([scores.per_item[key][name] for key in keys]) for name in scores.corpus}
     counts = None
     if "bleu" in scoring.metrics:
-        split = str.split if scoring.tokenizer == "split" else ptb_tokenize
+        split = SPLITTERS.get(scoring.tokenizer, ptb_tokenize)
         words = [" ".join(split(candidates[key])).split() for key in keys]
         refs = [[" ".join(split(text)).split() for text in truth[key]] for key in keys]
         counts = np.array(bleu_counts(words, refs), dtype=np.float64)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError, DataError, nearest
-from unival.metrics import java
+from unival.metrics import characters, java
 from unival.metrics.bleu import bleu
+from unival.metrics.characters import character_tokenize, unbroken
 from unival.metrics.cider import DocumentFrequencies, cider_d, corpus_frequencies, read_frequencies
 from unival.metrics.result import CaptionScores, pair, refuse_none
 from unival.metrics.rouge import rouge_l
@@ -18,8 +19,13 @@ from unival.metrics.tokenizer import ptb_tokenize
 from unival.vocabulary.cleaning import delete_punctuation
 
 METRICS = ("cider", "bleu", "rouge", "meteor", "spice")
-TOKENIZERS = ("ptb", "ptb-java", "split")
+TOKENIZERS = ("ptb", "ptb-java", "split", "characters")
 PROTOCOLS = ("official", "unival")
+SPLITTERS: dict[str, Callable[[str], list[str]]] = {
+    "ptb": ptb_tokenize,
+    "split": str.split,
+    "characters": character_tokenize,
+}
 
 _Rows = list[tuple[Any, str | None, Sequence[str]]]
 _Tokens = list[list[str]]
@@ -44,7 +50,8 @@ def caption_scores(
     does not matter.
 
     tokenizer: "ptb" (Java-free, equal to the official one), "ptb-java" (the original program), "split" (white
-    space, for text that is already tokenised).
+    space, for text that is already tokenised), "characters" (for scripts without blanks, see
+    :func:`unival.metrics.characters.character_tokenize`).
     protocol: "official", or "unival" for the reference's way: ASCII punctuation is deleted from the
     candidates before tokenisation; with tokenizer "split" from the references too (its CIDEr during
     training, see :func:`training_cider`). document_frequencies: "corpus" (of these references), a table, or
@@ -85,8 +92,13 @@ def caption_scores(
         info["java"] = java.java_version(settings)
     if skipped:
         info["skipped"] = skipped
+    cautions = []
     if "cider" in wanted and frequencies is None and len(rows) == 1:
-        info["warning"] = "CIDEr of a single image is 0 by construction (log of one document)"
+        cautions.append("CIDEr of a single image is 0 by construction (log of one document)")
+    if unbroken(words for refs in truth for words in refs):
+        cautions.append(characters.WARNING)
+    if cautions:
+        info["warning"] = "; ".join(cautions)
         warnings.warn(info["warning"], stacklevel=2)
     per_image = {row[0]: {name: table[name][i] for name in table} for i, row in enumerate(rows)}
     return CaptionScores({name: corpus[name] for name in table}, per_image, info)
@@ -191,7 +203,7 @@ def _tokenize(
         flat = java.java_tokenize([text for texts in refs for text in texts], settings)
         ends = iter(flat)
         return java.java_tokenize(hyps, settings), [[next(ends) for _ in texts] for texts in refs]
-    split: Callable[[str], list[str]] = ptb_tokenize if tokenizer == "ptb" else str.split
+    split = SPLITTERS[tokenizer]
     return [split(text) for text in hyps], [[split(text) for text in texts] for texts in refs]
 
 

@@ -31,10 +31,13 @@ _START_LIMIT = 180.0
 _ANSWER_LIMIT = 60.0
 _TOKENIZER_JAR = "stanford-corenlp-3.4.1.jar"
 _METEOR_JAR = "meteor-1.5.jar"
+SPICE_VARIABLE = "UNIVAL_SPICE_JARS"
 _SPICE_OPENS = ("java.lang", "java.util", "java.math", "java.net", "java.text", "java.util.concurrent")
 
-# Whatever Java might take for a line end, other control characters, and the field mark of METEOR's protocol.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]|\|\|\|")
+# Whatever Java might take for a line end, and other control characters.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_HALF = re.compile(r"[\ud800-\udfff]")  # of a character: no UTF-8
+_FIELD = "|||"  # what METEOR's protocol separates fields with
 
 
 class JavaError(UnivalError):
@@ -46,8 +49,9 @@ class JavaSettings:
     """Where Java and the jars are, and how long to wait.
 
     ``jars``: folder with meteor-1.5.jar (and its data folder) and stanford-corenlp-3.4.1.jar, default: the
-    installed pycocoevalcap. ``spice_jars``: folder with spice-1.0.jar and the CoreNLP jars. Limits in
-    seconds: to the first answer, and for each further answer; ``spice_limit`` for a whole SPICE run.
+    installed pycocoevalcap. ``spice_jars``: folder with spice-1.0.jar and the CoreNLP jars, default: the
+    environment's UNIVAL_SPICE_JARS. Limits in seconds: to the first answer, and for each further answer;
+    ``spice_limit`` for a whole SPICE run.
     """
 
     java: str = "java"
@@ -60,8 +64,13 @@ class JavaSettings:
 
 
 def safe_line(text: str) -> str:
-    """The text without anything that could end a line or a field in a Java program's protocol."""
-    return _UNSAFE.sub(" ", text)
+    """The text as one line that Java can read."""
+    return _HALF.sub("\ufffd", _UNSAFE.sub(" ", text))
+
+
+def safe_field(text: str) -> str:
+    """The text as one field of METEOR's protocol."""
+    return safe_line(text).replace(_FIELD, " ")
 
 
 def _find_jar(name: str, settings: JavaSettings) -> Path | None:
@@ -76,10 +85,25 @@ def _find_jar(name: str, settings: JavaSettings) -> Path | None:
 
 
 def _spice_jars(settings: JavaSettings) -> Path | None:
-    folder = Path(settings.spice_jars) if settings.spice_jars else None
-    names = [path.name for path in folder.glob("*.jar")] if folder and folder.is_dir() else []
-    complete = any(name.startswith("spice") for name in names) and any("corenlp" in name for name in names)
-    return folder if complete else None
+    folder = _spice_folder(settings)
+    return None if folder is None or _spice_lacks(folder) else folder
+
+
+def _spice_folder(settings: JavaSettings) -> Path | None:
+    given = settings.spice_jars or os.environ.get(SPICE_VARIABLE)
+    return Path(given).expanduser() if given else None
+
+
+def _spice_lacks(folder: Path) -> list[str]:
+    """What is not in a folder that should hold SPICE's jars."""
+    names = [path.name for path in folder.glob("*.jar")] if folder.is_dir() else []
+    models = [name for name in names if "corenlp" in name and "models" in name]
+    wanted = {
+        "spice-1.0.jar": any(name.startswith("spice") for name in names),
+        "stanford-corenlp-3.6.0.jar": any("corenlp" in name and name not in models for name in names),
+        "stanford-corenlp-3.6.0-models.jar": bool(models),
+    }
+    return [name for name, there in wanted.items() if not there]
 
 
 def unavailable(program: str, settings: JavaSettings) -> str | None:
@@ -90,10 +114,14 @@ def unavailable(program: str, settings: JavaSettings) -> str | None:
         )
     if program == "spice":
         if _spice_jars(settings) is None:
-            return (
-                "spice needs a folder (spice_jars) with its jar and the CoreNLP 3.6.0 jars; "
-                f"{settings.spice_jars or 'none was given'}"
-            )
+            folder = _spice_folder(settings)
+            if folder is None:
+                lacking = f"none was given (--spice-jars, or {SPICE_VARIABLE})"
+            else:
+                lacking = f"{folder} " + (
+                    f"lacks {', '.join(_spice_lacks(folder))}" if folder.is_dir() else "is no folder"
+                )
+            return f"spice needs a folder with its jar and the jars of CoreNLP 3.6.0; {lacking}"
         return None
     name = _METEOR_JAR if program == "meteor" else _TOKENIZER_JAR
     if _find_jar(name, settings) is None:
@@ -244,8 +272,8 @@ def meteor(
     with JavaProcess([*command, "-", "-", "-stdio", "-l", "en", "-norm"], settings, jar.parent) as process:
         statistics = []
         for words, refs in zip(candidates, references, strict=True):
-            fields = [safe_line(" ".join(ref)) for ref in refs] + [
-                safe_line(" ".join(words)).replace("  ", " ")
+            fields = [safe_field(" ".join(ref)) for ref in refs] + [
+                safe_field(" ".join(words)).replace("  ", " ")
             ]
             statistics.append(process.ask("SCORE ||| " + " ||| ".join(fields)))
         process.send("EVAL ||| " + " ||| ".join(statistics))
