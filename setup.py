@@ -55,6 +55,7 @@ EXTRAS = {
         "uvicorn>=0.29",  # what runs it
         "python-multipart>=0.0.9",  # uploaded files
     ],
+    "docs": ["mkdocs-material>=9"],  # the documents as a site with search
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.5",  # the suite on both cores

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # The test command: makes .venv when there is none, installs, lints, type-checks, runs the suite.
-# Usage: bash scripts/test.sh [pytest arguments]
+# Usage: bash scripts/test.sh [fast] [pytest arguments]
+#   fast: lint, types, layout, unit and parity tests, for every change; without it everything, as CI runs it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh train parquet wandb imagegen demo dev
+bash scripts/setup.sh train parquet wandb imagegen demo docs dev
 # two test processes of one thread each; tests of one file share their fixtures
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false NO_MKDOCS_2_WARNING=1
+tests=()
+if [ "${1:-}" = fast ]; then
+  shift
+  tests=(tests/layout tests/unit tests/parity tests/metrics -m "not slow")
+fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
+.venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile ${tests[@]+"${tests[@]}"} "$@"
