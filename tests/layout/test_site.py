@@ -15,10 +15,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_site_builds(tmp_path):
     pytest.importorskip("material", reason="needs the extra 'docs'")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site/tour/index.html").is_file() and (tmp_path / "site/search/search_index.json").is_file()
+    assert (tmp_path / "site/tour/index.html").is_file() and (
+        tmp_path / "site/search/search_index.json"
+    ).is_file()
 
 
 def test_every_page_is_in_the_navigation():

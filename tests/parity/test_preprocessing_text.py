@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from unival.batching.batch import Example, collate, constraint_masks
+from unival.batching.batch import Example, collate
+from unival.losses import AllowedTokens
 from unival.media import MediaLoader
 from unival.specs import SpecOptions, TaskSpec, get_spec
 from unival.tables import open_table
@@ -167,9 +169,9 @@ def check_prompted(
     assert [0, *example.prefix.tolist()] == item["decoder_prompt"]
     assert example.allowed == item["constraint_mask_allowed_ids"]
     batch = collate([example])
-    masks = constraint_masks(batch["allowed"], batch["target"], len(vocabulary))
-    assert masks is not None
-    assert [m.nonzero().flatten().tolist() for m in masks[0]] == item["constraint_mask_allowed_ids"]
+    length = batch["target"].size(1)
+    masks = AllowedTokens(batch["allowed"], length, len(vocabulary)).dense(torch.arange(length))
+    assert [m.nonzero().flatten().tolist() for m in masks] == item["constraint_mask_allowed_ids"]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unival.batching.batch import Example, collate, constraint_masks
+from unival.batching.batch import Example, collate
 from unival.core.modalities import patch_type
 from unival.errors import DataError
+from unival.losses import AllowedTokens
 
 SHAPES = {"image": (3, 4, 4), "video": (3, 2, 4, 4), "audio": (8,)}
 KEYS = {"image": "patch_images", "video": "patch_videos", "audio": "patch_audios"}
@@ -77,13 +78,12 @@ def plain(**rest: object) -> Example:
 def test_code_rows_and_constraints() -> None:
     batch = collate([plain(code_target=True), plain(allowed=[[5, 6], [2]])])
     assert batch["net_input"]["code_masks"].tolist() == [True, False]
-    masks = constraint_masks(batch["allowed"], batch["target"], 10)
-    assert masks is not None and masks[0].all()
+    masks = AllowedTokens(batch["allowed"], batch["target"].size(1), 10).dense(torch.arange(4)).view(2, 2, 10)
+    assert masks[0].all()
     assert masks[1, 0].nonzero().flatten().tolist() == [5, 6]
     assert masks[1, 1].nonzero().flatten().tolist() == [2]
     plain_batch = collate([plain()])
     assert "code_masks" not in plain_batch["net_input"] and plain_batch["allowed"] is None
-    assert constraint_masks(None, plain_batch["target"], 10) is None
 
 
 def test_media_that_do_not_fit_together() -> None:

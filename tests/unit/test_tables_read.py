@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unival.errors import ConfigError, DataError
-from unival.tables import ConcatTable, concat, get_layout, open_table
+from unival.tables import ConcatTable, get_layout, open_table
 from unival.tables import index as index_module
 
 HEADED = "id\timage\tcaption\n1\ta.jpg\ta black dog\n2\tb.jpg\ttwo “cats”\n"
@@ -200,11 +200,10 @@ def test_selection_errors(tmp_path: Path) -> None:
 def test_concat(tmp_path: Path) -> None:
     one = open_table(write(tmp_path, HEADED))
     two = open_table(write(tmp_path, '{"caption": "c", "id": 3}\n', "u.jsonl"), media_root="/elsewhere")
-    both = concat([one, two, one])
-    assert isinstance(both, ConcatTable) and both.columns == ("id", "caption") and both.media_root is None
+    both = ConcatTable([one, two, one])
+    assert both.columns == ("id", "caption") and both.media_root is None
     assert [r["id"] for r in both] == ["1", "2", 3, "1", "2"]
     assert both[2].media_root == "/elsewhere" and both[2].line == 1 and both[-1].line == 3
-    assert concat([one]) is one
     with pytest.raises(ConfigError, match="at least one"):
-        concat([])
+        ConcatTable([])
     assert [r["id"] for r in pickle.loads(pickle.dumps(both))] == ["1", "2", 3, "1", "2"]

@@ -15,7 +15,7 @@ from unival.vocabulary.cleaning import (
     strip_punctuation,
     with_question_mark,
 )
-from unival.vocabulary.prompts import PROMPTS, prompt, resolved
+from unival.vocabulary.prompts import check_overrides, prompt
 
 
 def test_captions_and_questions() -> None:
@@ -45,8 +45,7 @@ def test_prompts_are_replaced_by_name() -> None:
     assert prompt("caption.audio", {}) == " what does the audio describe?"
     released = {"caption.audio": " what does the video describe?"}
     assert prompt("caption.audio", released) == " what does the video describe?"
-    assert resolved(released)["caption.audio"] == released["caption.audio"]
-    assert resolved({}) == PROMPTS
+    check_overrides(released)
     assert prompt("matching.image", {}, text="{a} {0}") == ' does the image describe " {a} {0} "?'
 
 
@@ -63,4 +62,4 @@ def test_prompts_are_replaced_by_name() -> None:
 )
 def test_bad_prompts(overrides: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        resolved(overrides)
+        check_overrides(overrides)

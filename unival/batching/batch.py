@@ -138,26 +138,6 @@ def pad_rows(rows: Sequence[Tensor], pad: int) -> Tensor:
     return out
 
 
-def constraint_masks(
-    allowed: Sequence[AllowedTokens | None] | None, target: Tensor, vocabulary_size: int
-) -> Tensor | None:
-    """Expand a batch's ``allowed`` to bool (B, U, V), True where a token may be predicted.
-
-    Rows without a constraint are True throughout; positions with an empty list are False throughout, as in
-    the reference (they are prompt or padding and not scored). None in, None out.
-    """
-    if allowed is None:
-        return None
-    masks = torch.zeros((*target.shape, vocabulary_size), dtype=torch.bool, device=target.device)
-    for row, positions in enumerate(allowed):
-        if positions is None:
-            masks[row] = True
-            continue
-        for position, tokens in enumerate(positions):
-            masks[row, position, tokens] = True
-    return masks
-
-
 def _stack_media(rows: Sequence[Example], modality: str) -> Tensor:
     tensors: list[Tensor] = []
     for row in rows:

@@ -110,23 +110,6 @@ def clip_similarity(image_features: npt.ArrayLike, text_features: npt.ArrayLike)
     return np.einsum("nd,nd->n", _unit(images), _unit(texts))
 
 
-def best_of_samples(
-    image_features: npt.ArrayLike, text_features: npt.ArrayLike
-) -> tuple[Array, npt.NDArray[Any]]:
-    """Per prompt the highest similarity of its samples and which sample it is.
-
-    ``image_features`` (N, K, D), ``text_features`` (N, D) -> ((N,), (N,) int). This is the reference's
-    text-to-image validation score, whose mean is reported.
-    """
-    images = np.asarray(image_features, np.float64)
-    texts = _matrix(text_features, "text features", 1)
-    if images.ndim != 3 or images.shape[0] != texts.shape[0] or images.shape[2] != texts.shape[1]:
-        raise DataError(f"samples {images.shape} do not pair with text features {texts.shape}")
-    similarity = np.einsum("nkd,nd->nk", _unit(images), _unit(texts))
-    best = similarity.argmax(axis=1)
-    return similarity[np.arange(len(best)), best], best
-
-
 def r_precision(image_features: npt.ArrayLike, text_features: npt.ArrayLike) -> float:
     """Share of images (N, D) whose own text is the most similar of all N texts; a tie counts as a miss."""
     images, texts = _matrix(image_features, "image features", 1), _matrix(text_features, "text features", 1)

@@ -290,9 +290,3 @@ def compose(
         allowed=allowed,
         **rest,
     )
-
-
-def plain_scores(scores: Any) -> dict[str, float]:
-    """Return the corpus values of a metric result as plain floats."""
-    corpus: Mapping[str, float] = scores if isinstance(scores, Mapping) else scores.corpus
-    return {name: float(value) for name, value in corpus.items()}

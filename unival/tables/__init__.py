@@ -8,7 +8,7 @@ from typing import Any
 
 from unival.errors import ConfigError, DataError, nearest
 from unival.media.names import absolute
-from unival.tables.base import ConcatTable, Table, concat
+from unival.tables.base import ConcatTable, Table
 from unival.tables.columnar import ColumnarTable
 from unival.tables.csv import CsvTable
 from unival.tables.delimited import require
@@ -32,7 +32,6 @@ __all__ = [
     "TsvTable",
     "WebDatasetTable",
     "absent_files",
-    "concat",
     "get_layout",
     "open_table",
 ]

@@ -254,8 +254,3 @@ class ConcatTable(Table):
     def matching(self, accept: dict[str, Callable[[Any], bool]]) -> npt.NDArray[np.int64]:
         starts = [0, *self._ends[:-1]]
         return np.concatenate([t.matching(accept) + s for t, s in zip(self.tables, starts, strict=True)])
-
-
-def concat(tables: Sequence[Table]) -> Table:
-    """Join tables row-wise; a single table is returned as it is. ConfigError for none."""
-    return tables[0] if len(tables) == 1 else ConcatTable(tables)

@@ -51,12 +51,6 @@ def check_overrides(overrides: Mapping[str, str]) -> None:
             raise ConfigError(f"prompt '{name}' must contain {names}, got {template!r}")
 
 
-def resolved(overrides: Mapping[str, str]) -> dict[str, str]:
-    """Return the whole table after replacement, as a checkpoint stores it."""
-    check_overrides(overrides)
-    return {**PROMPTS, **overrides}
-
-
 def prompt(name: str, overrides: Mapping[str, str], **values: str) -> str:
     """Fill one template. Braces inside ``values`` are text."""
     return (overrides.get(name) or PROMPTS[name]).format(**values)

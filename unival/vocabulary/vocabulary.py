@@ -64,19 +64,6 @@ class Vocabulary:
                 self._bpe_of_token[token] = int(word)
 
     @classmethod
-    def from_files(
-        cls,
-        dictionary: str | Path,
-        encoder: str | Path,
-        merges: str | Path,
-        num_codes: int = 8192,
-        num_bins: int = 1000,
-    ) -> Vocabulary:
-        """Read the three files from anywhere. Raises CheckpointError when one is missing."""
-        files = {n: _read(Path(p)) for n, p in zip(FILES, (dictionary, encoder, merges), strict=True)}
-        return cls(files, num_codes, num_bins, str(Path(dictionary).parent))
-
-    @classmethod
     def released(cls, bpe_dir: str | Path, num_codes: int = 8192, num_bins: int = 1000) -> Vocabulary:
         """Read the files of the released checkpoints (59457 tokens with the default counts).
 
