@@ -126,6 +126,7 @@ class UnivalTask(LegacyFairseqTask):
         )
 
     def source(self, table: Table, name: str) -> DataSource:
+        self.spec.check(table)
         if name == self.args.train_subset:
             self.spec.prepare(table, self.options)
         return DataSource(name, table, self.spec, table.loader(), self.options, self.spec.modality)

@@ -124,6 +124,7 @@ class UnifyTask(UnivalTask):
         options = self.options
         if entry.get("options"):
             options = all_options().from_options(**{**cli_options.to_dict(options), **entry["options"]})
+        spec.check(table)
         if training:
             spec.prepare(table, options)
         name = entry.get("name", table.path)

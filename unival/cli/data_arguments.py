@@ -51,7 +51,7 @@ def table_of(args: argparse.Namespace, spec: TaskSpec) -> Table:
 
 def vocabulary_of(folder: str | Path | None) -> Vocabulary:
     """Read a vocabulary, or make one of bytes and prompts, which is enough to check rows with."""
-    from unival.cli.vocabulary import prompt_texts
+    from unival.vocabulary.texts import prompt_texts
     from unival.vocabulary.vocabulary import Vocabulary
 
     return Vocabulary.load(folder) if folder else Vocabulary.train(prompt_texts(), 512)

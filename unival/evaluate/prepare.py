@@ -75,6 +75,7 @@ def prepare(request: Request) -> Prepared:
         return open_table(table, columns_read, spec.layout_name, columns, media_root=root)
 
     table = open_for(source)
+    spec.check(table)
     described = source if isinstance(source, str) else table.path
     identity = {
         "checkpoint_sha256": file_hash(request.checkpoint),

@@ -113,6 +113,10 @@ class TaskSpec(ABC):
         """Look at the training table once before its rows are prepared; most tasks need nothing from it."""
         return
 
+    def check(self, rows: Sequence[Row]) -> None:
+        """Look at a sample of a table for what no single row can show. Raises DataError."""
+        return
+
     def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> Any:
         """What decoding may produce: a Trie of answers, a range (start, end) of token ids, or None."""
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from unival.batching.batch import Asked, Example
+from unival.errors import DataError, UnivalError
 from unival.media.loader import MediaLoader
 from unival.specs.base import (
     Field,
@@ -25,7 +27,16 @@ from unival.specs.inputs import augmenting, media_field, media_reference
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score, need_references
 from unival.tables.row import Row
-from unival.vocabulary.boxes import Box, dequantise, inside, parse_box, quantise, scale
+from unival.vocabulary.boxes import (
+    Box,
+    are_shares,
+    dequantise,
+    inside,
+    not_shares,
+    parse_box,
+    quantise,
+    scale,
+)
 from unival.vocabulary.cleaning import clean_caption
 from unival.vocabulary.prompts import prompt
 from unival.vocabulary.vocabulary import Vocabulary
@@ -44,6 +55,31 @@ def box_of(row: Row, column: str = "box") -> Box | None:
         return None
     with located(row, column):
         return parse_box(value)
+
+
+def check_units(rows: Sequence[Row], column: str = "box") -> None:
+    """Refuse a table whose boxes are shares of the image's sides, by a sample of its rows.
+
+    A single box of less than a pixel is legal (reference behaviour); a table of nothing else is in another unit.
+    """
+    held = [row for row in sample_rows(rows) if not is_absent(row.get(column))]
+    try:
+        boxes = [parse_box(row[column]) for row in held]
+    except DataError:
+        return  # its row says what is wrong with it
+    if boxes and all(map(are_shares, boxes)):
+        with located(held[0], column):
+            not_shares(boxes[0])
+
+
+def sample_rows(rows: Sequence[Row], most: int = 32) -> list[Row]:
+    """Return at most ``most`` evenly spaced rows that can be read."""
+    step = max(1, -(-len(rows) // most))
+    found = []
+    for number in range(0, len(rows), step):
+        with suppress(UnivalError):
+            found.append(rows[number])
+    return found
 
 
 def ground_image(
@@ -105,6 +141,9 @@ class GroundingSpec(TaskSpec):
 
     def reference(self, row: Row, options: SpecOptions) -> Box | None:
         return box_of(row)
+
+    def check(self, rows: Sequence[Row]) -> None:
+        check_units(rows)
 
     def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> tuple[int, int]:
         """Return the token range of the bins, for decoding; training is unconstrained."""

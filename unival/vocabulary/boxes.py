@@ -28,11 +28,6 @@ def parse_box(value: object) -> Box:
         numbers = []
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise DataError(f"expected a box as four numbers 'x0,y0,x1,y1' in pixels, got {str(value)[:60]!r}")
-    if are_shares(numbers):
-        raise DataError(
-            f"the box {','.join(f'{n:g}' for n in numbers)} looks like shares of the image's sides: expected pixels; "
-            "multiply x by its width and y by its height"
-        )
     return _ordered(*numbers)
 
 
@@ -45,6 +40,15 @@ def _ordered(x0: float, y0: float, x1: float, y1: float) -> Box:
 def are_shares(numbers: Sequence[float]) -> bool:
     """Whether coordinates lie in 0..1 and are no whole pixels: a box of less than a pixel is none."""
     return all(0 <= n <= 1 for n in numbers) and any(n % 1 for n in numbers)
+
+
+def not_shares(numbers: Sequence[float]) -> None:
+    """Raise DataError for a box whose coordinates are shares of the image's sides."""
+    if are_shares(numbers):
+        raise DataError(
+            f"the box {','.join(f'{n:g}' for n in numbers)} looks like shares of the image's sides: expected pixels; "
+            "multiply x by its width and y by its height"
+        )
 
 
 def inside(box: Box, size: tuple[int, int]) -> Box:

@@ -92,6 +92,10 @@ def audit(
     options = options or all_options()(**CHEAP)
     found = Audit(rows=len(table))
     full = table.loader()
+    try:
+        spec.check(table)
+    except DataError as error:
+        found.problems.append(Problem(table.path, str(error), "row"))
     lookup = _Lookup(full.root, full.table_dir)
     sampled = set(evenly(range(len(table)), decode))
     ids: set[str] = set()

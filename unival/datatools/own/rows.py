@@ -17,7 +17,7 @@ from unival.specs.answers import one_answer
 from unival.specs.base import is_absent, located, text_of
 from unival.specs.inputs import media_reference
 from unival.tables import Row
-from unival.vocabulary.boxes import inside
+from unival.vocabulary.boxes import inside, not_shares
 
 _OPTIONS = SpecOptions()
 _BASE64 = 256  # characters from which a cell without a dot is a file's content and no name
@@ -103,6 +103,7 @@ def _checked(row: Row, spec: TaskSpec, place: str) -> Any:
         box = box_of(row)
         if box is not None:
             with located(row, "box"):
+                not_shares(box)
                 inside(box, _size(place))
     return spec.reference(row, _OPTIONS)
 

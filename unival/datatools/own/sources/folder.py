@@ -13,10 +13,10 @@ from unival.errors import ConfigError, DataError, RowNumber, nearest
 from unival.media.endings import ENDINGS
 from unival.media.names import files_below, is_hidden
 from unival.specs import TaskSpec
-from unival.specs.base import is_absent
+from unival.specs.base import is_absent, located
 from unival.tables import JsonlTable, Row, Table, open_table
 from unival.tables.delimited import separator_hint
-from unival.vocabulary.boxes import are_shares
+from unival.vocabulary.boxes import not_shares
 
 # Names under which people keep a field; the field's own name always counts.
 USUAL = {
@@ -152,14 +152,8 @@ def to_corners(value: Any, box_format: str, row: Row) -> list[float]:
         raise DataError(
             f"expected a box of four numbers, found {value!r}", path=row.path, line=row.line, column="box"
         ) from None
-    if are_shares((a, b, c, d)):
-        raise DataError(
-            f"the box {value!r} looks like shares of the image's sides: expected pixels; multiply x by its width and "
-            "y by its height",
-            path=row.path,
-            line=row.line,
-            column="box",
-        )
+    with located(row, "box"):
+        not_shares((a, b, c, d))
     return [a, b, a + c, b + d] if box_format == "xywh" else [a, b, c, d]
 
 
