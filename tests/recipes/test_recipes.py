@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -250,3 +251,12 @@ def test_ablations_mix_as_the_paper():
         s.name: q.update / 100 for s, q in zip(mixed, quotas(mixed, 100, "balanced", None, 1, 1), strict=True)
     }
     assert shares["cc12m"] == pytest.approx(0.125 / 3.125) and shares["captions"] == pytest.approx(1 / 3.125)
+
+
+def test_merging_without_torch_says_so():
+    """The scripts of merging fall back to the system's Python, which may have nothing installed."""
+    code = "import sys; sys.modules['torch'] = None; from unival.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["merge", "chain", str(CONFIGS / "merge/ratatouille.yaml"), "--stages"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and "'torch' is missing" in done.stderr
