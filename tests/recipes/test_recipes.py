@@ -255,8 +255,61 @@ def test_ablations_mix_as_the_paper():
 
 def test_merging_without_torch_says_so():
     """The scripts of merging fall back to the system's Python, which may have nothing installed."""
-    code = "import sys; sys.modules['torch'] = None; from unival.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['torch'] = None; from unival.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     words = ["merge", "chain", str(CONFIGS / "merge/ratatouille.yaml"), "--stages"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1 and "'torch' is missing" in done.stderr
+
+
+RELEASED = {
+    "unival_s1": {"image"},
+    "unival_s2_hs": {"image", "video"},
+}  # all others are finetuned from the second
+BACKBONES = {"image": "resnet_model_path", "video": "video_model_path", "audio": "audio_model_path"}
+
+
+def held(recipe) -> set[str]:
+    """Modalities of the rows that a recipe trains on."""
+    if recipe.mixture:
+        texts = all(source.get("task") == "infilling" for source in recipe.mixture)
+        named = {source.get("name", "").split("_")[0].rstrip("s") for source in recipe.mixture}
+        alone = named == {"video"}  # captions and questions of videos
+        video = {"video"} if recipe.options.get("video_encoder_name") else set()
+        return set() if texts else video if alone else {"image"} | video
+    if recipe.choices["task"] == "image_gen":
+        return set()
+    first = recipe.choices["task"].split("_")[0]
+    return {first if first in ("video", "audio") else "image"}
+
+
+def test_networks_of_every_recipe_come_from_a_file():
+    """From its start, from a file of the network alone, or the recipe says that they are trained from scratch."""
+    recipes = {name: load_recipe(CONFIGS / name) for name in TRAINING}
+    makers = {str(recipe.options["save_dir"]): name for name, recipe in recipes.items()}
+
+    def networks(name: str) -> set[str]:
+        """Networks in the checkpoint that a recipe leaves."""
+        recipe = recipes[name]
+        given = {m for m, option in BACKBONES.items() if recipe.options.get(option)}
+        return held(recipe) | given | start(recipe)
+
+    def start(recipe) -> set[str]:
+        path = recipe.options.get("finetune_from_model")
+        if not path:
+            return set()
+        folder = Path(path).parent
+        maker = makers.get(str(folder))
+        return networks(maker) if maker else RELEASED.get(folder.name, RELEASED["unival_s2_hs"])
+
+    # what the miniature experiments give on their command line
+    started = {"experiments/finetune_caption.yaml", "experiments/finetune_video_caption.yaml"}
+    for name, recipe in recipes.items():
+        given = {m for m, option in BACKBONES.items() if recipe.options.get(option)}
+        lacking = held(recipe) - given - start(recipe)
+        if name not in started:
+            assert not lacking or recipe.options.get("networks_from_scratch"), (name, lacking)
+        if name.split("/")[0] not in ("tiny", "own_data", "experiments", "evaluate"):
+            assert not recipe.options.get("networks_from_scratch"), name
