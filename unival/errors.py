@@ -88,7 +88,8 @@ def explained(error: BaseException) -> str | None:
         return place + said(error)
     if isinstance(error, UnicodeError):
         return f"a text cannot be read or written: {said(error)}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    full = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory: {said(error)}; give a smaller --batch-size, or smaller inputs"
     if isinstance(error, RecursionError):
         return "an input is nested too deeply"

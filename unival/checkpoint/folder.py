@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unival.core.files import check_folder, make_folder, writing
-from unival.errors import CheckpointError
+from unival.core.foreign import mistaken_for
+from unival.errors import CheckpointError, ConfigError, said
 from unival.modeling.config import ModelConfig
 from unival.modeling.weights import COMPUTED, TIED, load_into
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from unival.vocabulary.vocabulary import Vocabulary
 
 CONFIG, WEIGHTS, FORMAT = "config.json", "model.safetensors", 1
+MOST_CONFIG = 64 << 20  # bytes of a config.json
 
 
 def save_folder(
@@ -133,7 +135,8 @@ def load_folder(folder: str | Path) -> tuple[UnIVAL, Vocabulary, dict[str, Any]]
     except FileNotFoundError:
         raise CheckpointError(f"'{folder}' is not a complete checkpoint: '{WEIGHTS}' is missing") from None
     except SafetensorError as error:
-        raise CheckpointError(f"checkpoint '{folder}' is damaged: {error}") from None
+        what = mistaken_for(folder / WEIGHTS) or f"is damaged: {said(error)}"
+        raise CheckpointError(f"checkpoint '{folder}': {WEIGHTS} {what}") from None
     vocabulary = Vocabulary.load(folder)
     if vocabulary.fingerprint() != meta.get("vocabulary"):
         raise CheckpointError(f"the vocabulary in '{folder}' is not the one the model was saved with")
@@ -150,13 +153,32 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     try:
+        if path.stat().st_size > MOST_CONFIG:
+            raise CheckpointError(
+                f"checkpoint '{folder}' is damaged: {CONFIG} is larger than {MOST_CONFIG:,} bytes"
+            )
         meta = json.loads(path.read_text(encoding="utf-8"))
         config_in(meta)
         newer = meta["format"] > FORMAT
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"'{folder}' is not a complete checkpoint: '{CONFIG}' is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint '{folder}' is damaged: {CONFIG}: {error}") from None
+        runs = sorted(Path(folder).glob("checkpoint_*.pt"))
+        best = next((run for run in runs if run.name == "checkpoint_best.pt"), runs[-1] if runs else None)
+        hint = "" if best is None else f" (it is the folder of a run; did you mean '{best}'?)"
+        raise CheckpointError(
+            f"'{folder}' is not a complete checkpoint: '{CONFIG}' is missing{hint}"
+        ) from None
+    except (
+        ConfigError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        what = mistaken_for(path) if isinstance(error, json.JSONDecodeError) else None
+        said_ = what if what and "text" not in what else said(error)
+        raise CheckpointError(f"checkpoint '{folder}' is damaged: {CONFIG}: {said_}") from None
     if newer:
         raise CheckpointError(f"'{folder}' was written by a newer version (format {meta['format']})")
     return meta

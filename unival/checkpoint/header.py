@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unival.checkpoint.folder import read_config
 from unival.checkpoint.huggingface import is_ofa_folder, read_ofa
 from unival.checkpoint.identify import BART, OURS, UNIVAL, family_of
+from unival.core.foreign import interpreting
 from unival.core.paths import root
 from unival.core.torchfile import FairseqFile, read_fairseq
 from unival.errors import CheckpointError
@@ -55,7 +56,12 @@ class Header:
     def read(cls, path: str | Path) -> Header:
         """Read the header of a folder or a ``.pt`` file. Raises CheckpointError."""
         path = Path(path)
-        return cls.of_config(path, read_config(path)) if is_own_folder(path) else cls.of_file(read_file(path))
+        with interpreting(path):
+            return (
+                cls.of_config(path, read_config(path))
+                if is_own_folder(path)
+                else cls.of_file(read_file(path))
+            )
 
     @classmethod
     def of_config(cls, folder: Path, meta: Mapping[str, Any]) -> Header:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unival.core.foreign import interpreting
 from unival.core.torchfile import FairseqFile
 from unival.errors import CheckpointError
 from unival.modeling.config import ARCHS, ModelConfig
@@ -64,7 +65,12 @@ def shown_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     found: dict[str, Any] = {name: key in state for name, key in SHOWN.items()}
     for side in ("encoder", "decoder"):
         numbers = {int(m[1]) for key in state if (m := re.match(rf"{side}\.layers\.(\d+)\.", key))}
-        found[f"{side}_layers"] = 1 + max(numbers, default=-1)
+        if numbers != set(range(len(numbers))):
+            raise CheckpointError(
+                f"the {side} has layers numbered up to {max(numbers)} and holds {len(numbers)} of them; "
+                "some are missing"
+            )
+        found[f"{side}_layers"] = len(numbers)
         found[f"{side}_embed_dim"] = state[TIED[0]].size(1)
         found[f"{side}_ffn_embed_dim"] = state[f"{side}.layers.0.fc1.weight"].size(0)
         found[f"{side}_attention_heads"] = state[RELATIVE.format(side)].size(1)
@@ -122,6 +128,11 @@ def config_of(file: FairseqFile, state: Mapping[str, Tensor]) -> ModelConfig:
     table = state.get(TIED[0])
     if table is None:
         raise CheckpointError(f"'{file.path}' has no token table: it is not a model of this project")
+    with interpreting(file.path):
+        return _config_of(file, state, table)
+
+
+def _config_of(file: FairseqFile, state: Mapping[str, Tensor], table: Tensor) -> ModelConfig:
     args = {**file.args, **shown_options(state)}
     for modality in ("video", "audio"):
         if not any(k.startswith(f"encoder.embed_{modality}s.") for k in state):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unival.checkpoint.folder import load_folder
 from unival.checkpoint.header import Header, is_own_folder, read_file
 from unival.checkpoint.identify import BART, config_of, ignored_paths
+from unival.core.foreign import interpreting
 from unival.errors import CheckpointError
 from unival.modeling.weights import load_into
 
@@ -79,10 +80,20 @@ def load_checkpoint(
     ``weights``: "raw", "ema", or "auto" (averaged when the file has them). A file that carries no vocabulary
     takes ``vocabulary``, else :meth:`Header.vocabulary` finds one. Raises CheckpointError.
     """
+    with interpreting(path):
+        return _load(Path(path), weights, vocabulary, bpe_dir, counts)
+
+
+def _load(
+    path: Path,
+    weights: str,
+    vocabulary: Vocabulary | None,
+    bpe_dir: str | Path | None,
+    counts: Mapping[str, int] | None,
+) -> Loaded:
     from unival.modeling.build import build_from_config
     from unival.modeling.undrawn import Undrawn
 
-    path = Path(path)
     if is_own_folder(path):
         model, own, meta = load_folder(path)
         header = Header.of_config(path, meta)

@@ -7,6 +7,13 @@ import pickle
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
+from unival.core.foreign import measured
+from unival.errors import CheckpointError
+
+MOST_VALUES = 100_000_000  # shared ones counted wherever they are referred to
+
 
 class _Defaults(dict[Any, Any]):
     """Stands for a defaultdict, whose factory would be code of the file and whose look-ups would add keys."""
@@ -25,12 +32,19 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+_SCALAR = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
+_NUMPY: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): np.dtype,
+    **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
+}
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return _ALLOWED[(module, name)]
-        if name in ("scalar", "dtype") and module.split(".")[0] == "numpy":
-            return super().find_class(module, name)
+        if (module, name) in _NUMPY:
+            return _NUMPY[(module, name)]
         raise pickle.UnpicklingError(
             f"it asks for {module}.{name}; only plain dicts, lists, strings and numbers are read"
         )
@@ -42,4 +56,9 @@ def load_plain(data: bytes, encoding: str = "utf-8") -> Any:
     ``encoding``: how byte strings of Python 2 become text, or "bytes" to keep them. Raises
     pickle.UnpicklingError for any other class; a damaged file may raise almost anything.
     """
-    return _Unpickler(io.BytesIO(data), encoding=encoding).load()
+    content = _Unpickler(io.BytesIO(data), encoding=encoding).load()
+    try:
+        measured(content, MOST_VALUES, "the pickle")
+    except CheckpointError as error:
+        raise pickle.UnpicklingError(str(error)) from None
+    return content

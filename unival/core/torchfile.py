@@ -10,7 +10,8 @@ import argparse
 import collections
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unival.errors import CheckpointError
+from unival.core.foreign import interpreting, measured, mistaken_for
+from unival.errors import CheckpointError, said, shortened
 
 State = dict[str, Tensor]
+MOST_PICKLED = 512 << 20  # bytes of the pickle that names the tensors
+MOST_VALUES = 20_000_000  # plain values, shared ones counted wherever they are referred to
+SPARE = 64 << 20  # bytes that expanded tensors may have beyond the file's size
+_UNREADABLE = (
+    "is not a readable checkpoint: it is cut off, damaged, or no torch file; compare its size and SHA-256 with the "
+    "source's and fetch it again"
+)
 
 
 class _Inert:
@@ -61,29 +70,91 @@ def _allowed() -> list[Any]:
 def load_torch(path: str | Path) -> Any:
     """Read a torch file without running code. Raises CheckpointError for anything else."""
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' does not exist")
+    _check_file(path)
     allowed, replaced = _allowed(), set[str]()
     while True:
         try:
             with torch.serialization.safe_globals(allowed):
-                return _load_mapped(path)
+                content = _load_mapped(path)
+            _check_content(content, path)
+            return content
+        except CheckpointError:
+            raise
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)|global (\S+)|class (\S+)", str(error))
-            what = next((g for g in found.groups() if g), "") if found else str(error).splitlines()[0]
+            if found is None:
+                raise CheckpointError(f"'{path}' {_UNREADABLE}") from None
+            what = next((g for g in found.groups() if g), "")
             if what in replaced or what.split(".")[0] not in FOREIGN:
                 raise CheckpointError(
-                    f"'{path}' holds '{what}', which is not on the list of types a checkpoint may hold; "
+                    f"'{path}' holds '{shortened(what, 80)}', which is not on the list of types a checkpoint may hold; "
                     "it was not run. Write the file anew with tensors and plain values only."
                 ) from None
             replaced.add(what)
             allowed.append(_inert(what))
         except Exception as error:  # bytes that are no torch file fail in many ways
-            said = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"'{path}' is not a readable checkpoint ({type(error).__name__}: {said}): it is cut off, damaged, "
-                "or no torch file; compare its size and SHA-256 with the source's and fetch it again"
-            ) from None
+            raise CheckpointError(f"'{path}' {_UNREADABLE} ({type(error).__name__}: {said(error)})") from None
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no torch file, and archives that would grow in memory beyond the file's own size."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist")
+    mistaken = mistaken_for(path)
+    if mistaken is not None:
+        raise CheckpointError(f"'{path}' {mistaken}")
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"'{path}' {_UNREADABLE} ({said(error)})") from None
+    size = path.stat().st_size
+    if (
+        any(m.compress_type != zipfile.ZIP_STORED for m in members)
+        or sum(m.file_size for m in members) > size
+    ):
+        raise CheckpointError(
+            f"'{path}' is an archive that unpacks to {sum(m.file_size for m in members):,} bytes from {size:,}; "
+            "torch stores tensors as they are, so this is no file of torch"
+        )
+    most = max((m.file_size for m in members if m.filename.endswith("data.pkl")), default=0)
+    if most > MOST_PICKLED:
+        raise CheckpointError(
+            f"'{path}' describes its tensors in {most:,} bytes; {MOST_PICKLED:,} are the limit"
+        )
+
+
+def _check_content(content: Any, path: Path) -> None:
+    """Refuse values that refer to each other without end, and tensors larger than what the file holds."""
+    measured(content, MOST_VALUES, path)
+    limit = 4 * path.stat().st_size + SPARE
+    total, seen = 0, set()
+    for tensor in _tensors(content, set()):
+        key = (tensor.data_ptr(), tensor.shape) if tensor.layout == torch.strided else id(tensor)
+        if key not in seen:
+            seen.add(key)
+            total += tensor.numel() * tensor.element_size()
+    if total > limit:
+        raise CheckpointError(
+            f"'{path}' holds tensors of {total:,} bytes in a file of {path.stat().st_size:,}: they repeat a few "
+            "numbers; it is no checkpoint"
+        )
+
+
+def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part, seen)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part, seen)
 
 
 def _load_mapped(path: Path) -> Any:
@@ -159,6 +230,11 @@ def read_fairseq(path: str | Path) -> FairseqFile:
     content = load_torch(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("model"), Mapping):
         raise CheckpointError(f"'{path}' is not a fairseq checkpoint: it has no entry 'model'")
+    with interpreting(path):
+        return _fairseq(content, path)
+
+
+def _fairseq(content: Mapping[str, Any], path: str | Path) -> FairseqFile:
     config = _plain(content.get("cfg")) or {}
     args: dict[str, Any] = dict(_plain(content.get("args")) or {})
     for part in ("task", "model"):
@@ -169,7 +245,13 @@ def read_fairseq(path: str | Path) -> FairseqFile:
     extra = _plain({k: v for k, v in (content.get("extra_state") or {}).items() if not k.startswith("ema")})
     averaged = (content.get("extra_state") or {}).get("ema")
     masters = (content.get("extra_state") or {}).get("ema_fp32_params") or {}
-    task_state = _plain(content.get("task_state")) or {}
+    for state in (content["model"], averaged or {}, masters):
+        for key, value in state.items():
+            if not isinstance(key, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+                raise CheckpointError(
+                    f"'{path}' has an entry '{shortened(str(key), 80)}' among its weights that is no tensor"
+                )
+    task_state = dict(_plain(content.get("task_state")) or {})
     unused = (task_state.get("unival") or {}).get("untrained", [])
     return FairseqFile(
         path=str(path),

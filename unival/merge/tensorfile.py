@@ -14,7 +14,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from unival.errors import CheckpointError
+from unival.core.foreign import mistaken_for
+from unival.errors import CheckpointError, said
 
 DTYPES = {
     "F64": torch.float64,
@@ -28,6 +29,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+MOST_HEADER = 100 << 20  # bytes; the format's own limit
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -53,18 +55,24 @@ class TensorFile:
         self.path = Path(path)
         try:
             with open(self.path, "rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header: dict[str, Any] = json.loads(file.read(length))
                 size = os.fstat(file.fileno()).st_size
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > min(size, MOST_HEADER):
+                    raise ValueError(f"its header would have {length:,} bytes")
+                header: dict[str, Any] = json.loads(file.read(length))
             header.pop("__metadata__", None)
             self.specs = {k: Spec(tuple(v["shape"]), DTYPES[v["dtype"]]) for k, v in header.items()}
             self._starts = {k: 8 + length + int(v["data_offsets"][0]) for k, v in header.items()}
-            if any(self._starts[k] + spec.nbytes > size for k, spec in self.specs.items()):
-                raise ValueError("it is shorter than its header says")
+            for k, spec in self.specs.items():
+                if not all(isinstance(n, int) and n >= 0 for n in spec.shape) or self._starts[k] < 8 + length:
+                    raise ValueError(f"the place of '{k}' makes no sense")
+                if self._starts[k] + spec.nbytes > size:
+                    raise ValueError("it is shorter than its header says")
         except FileNotFoundError:
             raise CheckpointError(f"'{self.path}' does not exist") from None
-        except (ValueError, KeyError, TypeError, struct.error, MemoryError) as error:
-            raise CheckpointError(f"'{self.path}' is not a readable safetensors file: {error}") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
+            what = mistaken_for(self.path) or f"is not a readable safetensors file: {said(error)}"
+            raise CheckpointError(f"'{self.path}' {what}") from None
 
     def read(self, name: str) -> Tensor:
         """Return one tensor as a copy in memory of its own."""

@@ -175,6 +175,17 @@ PARTS: dict[str, type] = {
 }
 
 
+# Largest sizes of a model (others: a million), and of all its parameters together.
+MOST = {
+    "vocab_size": 50_000_000,
+    "encoder_layers": 1000,
+    "decoder_layers": 1000,
+    "image_bucket_size": 2048,
+    "token_bucket_size": 16384,
+    "code_image_size": 16384,
+}
+MOST_PARAMETERS = 100e9
+
 PEFT_SWITCHES = ("adapter", "encoder_prompt", "decoder_prompt")
 
 
@@ -329,6 +340,9 @@ class ModelConfig:
 
     def _validate(self) -> None:
         t = self.transformer
+        if not isinstance(self.vocab_size, int) or isinstance(self.vocab_size, bool):
+            raise ConfigError(f"vocab_size must be int, not {self.vocab_size!r}")
+        self._validate_sizes()
         if self.vocab_size < 5:
             raise ConfigError(f"vocab_size is {self.vocab_size}; at least 5 is needed (four special symbols)")
         if t.encoder_embed_dim != t.decoder_embed_dim:
@@ -358,6 +372,22 @@ class ModelConfig:
         for name, value in self.options().items():
             if name.endswith(("dropout", "_rate")) and not 0.0 <= value < 1.0:
                 raise ConfigError(f"{name} is {value}; it must be at least 0 and below 1")
+
+    def _validate_sizes(self) -> None:
+        """Refuse sizes that no machine holds: a damaged or hostile file must not ask for them."""
+        for name, value in {"vocab_size": self.vocab_size, **self.options()}.items():
+            most = MOST.get(name, 1_000_000)
+            if isinstance(value, int) and abs(value) > most:
+                raise ConfigError(f"{name} is {value}; {most:,} is the most")
+        t, width = self.transformer, self.transformer.encoder_embed_dim
+        layers = t.encoder_layers * (4 * width + 2 * t.encoder_ffn_embed_dim)
+        layers += t.decoder_layers * (8 * width + 2 * t.decoder_ffn_embed_dim)
+        tables = self.vocab_size + t.max_source_positions + t.max_target_positions + t.image_bucket_size**2
+        if (layers + tables) * width > MOST_PARAMETERS:
+            raise ConfigError(
+                f"these sizes make a model of {(layers + tables) * width / 1e9:,.0f} billion parameters; "
+                f"{MOST_PARAMETERS / 1e9:g} billion are the most"
+            )
 
     def _validate_training(self) -> None:
         """What trains is said once, and no option of an absent part is passed over."""
