@@ -21,6 +21,9 @@ else:
         for name in [folder] + [f"{folder}.{sub}" for sub in find_packages(where=folder)]:
             packages.append(f"unival.{name}")
             package_dir[f"unival.{name}"] = name.replace(".", "/")
+    # the recipes, where unival.core.paths.recipes looks for them outside a checkout
+    packages.append("unival.configs")
+    package_dir["unival.configs"] = "configs"
 
 REQUIRED = [
     "torch>=2.6",  # tensors, scaled_dot_product_attention with a bias
@@ -87,7 +90,7 @@ setup(
     python_requires=">=3.10",
     packages=packages,
     package_dir=package_dir,
-    package_data={"unival": ["py.typed"]},
+    package_data={"unival": ["py.typed", "checkpoint/published/*.yaml"], "unival.configs": ["**/*.yaml"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["unival = unival.cli:main"]},

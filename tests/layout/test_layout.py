@@ -103,6 +103,9 @@ def test_the_wheel_has_one_top_level_package(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"unival"}
     for folder in FOLDERS:
         assert f"unival/{folder}/__init__.py" in members
+    published = (ROOT / "unival/checkpoint/published").glob("*.yaml")
+    assert {f"unival/checkpoint/published/{path.name}" for path in published} <= set(members)
+    assert "unival/configs/evaluate/caption_coco.yaml" in members, "the catalogue names recipes"
 
 
 def test_no_file_is_longer_than_its_limit():

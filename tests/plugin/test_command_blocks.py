@@ -141,7 +141,7 @@ def test_script_lines_say_what_they_would_run(line: str, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_converting_there_and_back(shell, captioner: Path, tmp_path: Path) -> None:
-    released = tmp_path / "weights/unival_caption_stage_1/checkpoint_best.pt"
+    released = tmp_path / "weights/unival_caption_stage_1/checkpoint_best_test.pt"
     released.parent.mkdir(parents=True)
     shutil.copy(captioner, released)
     shutil.copytree(tmp_path / "userdata/world/vocabulary", tmp_path / "weights/bpe")

@@ -96,23 +96,26 @@ def test_another_file_is_removed(server, tmp_path):
 
 
 def test_the_verb(server, tmp_path, monkeypatch, capsys):
+    """One name with an address and a hash of one's own."""
     monkeypatch.setenv("UNIVAL_WEIGHTS", str(tmp_path))
-    place = tmp_path / "unival_caption_stage_1" / "checkpoint_best.pt"
-    words = ["download", "unival_caption_stage_1"]
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "no download address is known" in said and str(place) in said
+    place = tmp_path / "unival_s1" / "checkpoint15.pt"
+    words = ["download", "unival_s1"]
     assert main([*words, "--url", f"{server}/file"]) == 0
     said = capsys.readouterr().out
-    assert DIGEST in said and "not known yet" in said and place.read_bytes() == CONTENT
+    assert DIGEST in said and "not known before" in said and place.read_bytes() == CONTENT
     assert main([*words, "--url", f"{server}/file"]) == 2
     assert "there already" in capsys.readouterr().err
     place.unlink()
     assert main([*words, "--url", f"{server}/file", "--sha256", DIGEST]) == 0
-    assert "as expected" in capsys.readouterr().out
-    assert main(["download", "--list"]) == 0
-    listed = capsys.readouterr().out
-    assert len(listed.splitlines()) == len(read_entries()) and "cider 137" in listed
+    assert "as published" in capsys.readouterr().out
+    place.unlink()
+    assert main([*words, "--url", f"{server}/file", "--sha256", "00" * 32]) == 2
+    assert "expected 0000" in capsys.readouterr().err and not place.exists()
+    assert main(["download", "unival_caption_stage_1", "--url", f"{server}/file"]) == 2
+    assert "the published file has 3074146663" in capsys.readouterr().err
+    assert main([*words, "--url", "file:///etc/hostname"]) == 2
+    assert "not an http" in capsys.readouterr().err
+    assert main([*words, "bpe", "--url", f"{server}/file"]) == 2
     assert main(["download", "unival_captoin"]) == 2
     assert main(["download"]) == 2
 
@@ -136,7 +139,8 @@ def test_every_released_file_is_listed():
     for task in tasks:
         entry = entries[f"unival_{task}"]
         assert entry.recipe_path().is_file() and any(t.expected is not None for t in entry.results)
-    assert all(entry.url is None or entry.url.startswith("https://") for entry in entries.values())
-    assert all(
-        entry.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", entry.sha256) for entry in entries.values()
-    )
+    for name in (*pretrained, *(f"unival_{task}" for task in tasks)):
+        assert f"https://data.isir.upmc.fr/unival/models/{name}/" == entries[name].page
+        assert entries[name].files[0].urls[0].startswith(str(entries[name].page))
+    known = [entry.sha256 for entry in entries.values() if entry.sha256 is not None]
+    assert len(known) >= 8 and all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in known)

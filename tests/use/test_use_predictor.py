@@ -251,8 +251,11 @@ def test_what_load_refuses_and_reports(folder):
             load(folder, **given)
     with pytest.raises(ConfigError, match="neither a file"):
         load("unival_captoin_stage_1")
-    with pytest.raises(CheckpointError, match="does not know a download address"):
-        load("unival_caption_stage_1")
+    for name in ("unival_caption_stage_1", "ofa-tiny"):
+        with pytest.raises(CheckpointError, match=f"unival download {name}'"):
+            load(name)
+    with pytest.raises(ConfigError, match="is not a model to load"):
+        load("gt_stat")
     with pytest.raises(CheckpointError, match="raw weights, not ema"):
         load(folder, weights="ema")
     info = load(folder, device="cpu", num_frames=3).info

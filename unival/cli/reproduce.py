@@ -14,8 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="released checkpoint; without it the known ones are listed")
     parser.add_argument("--split", help="one of the entry's results (default: the first)")
     parser.add_argument("--files", action="store_true", help="list the files that are needed, and stop")
+    parser.add_argument(
+        "--fetch", action="store_true", help="fetch those of them that are published and not there"
+    )
     parser.add_argument("--checkpoint", help="use this file instead of the one below UNIVAL_WEIGHTS")
-    parser.add_argument("--list", help="another list of entries than checkpoints/released.yaml")
+    parser.add_argument("--list", help="another list of entries than the catalogue")
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
@@ -28,12 +31,19 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     entries = reproduce.read_entries(args.list)
     if args.name is None:
         for entry in entries.values():
+            if entry.family != "UnIVAL" and not entry.results:
+                continue
             splits = ", ".join(_published(target) for target in entry.results) or "no score of its own"
             print(f"{entry.name}: {entry.description}\n    {splits}")
         return 0
     entry = reproduce.find_entry(entries, args.name)
     target = entry.target(args.split)
     print(f"{entry.name}: {entry.description}")
+    if args.fetch:
+        from unival.cli.download import fetch_all
+        from unival.evaluate.needs import PREFIX, needs_of
+
+        fetch_all(needs_of(entries, f"{PREFIX}{entry.name}:{target.split}").files)
     for path, what in reproduce.needed_files(entry, target, args.checkpoint):
         print(f"  {'there  ' if path.exists() else 'MISSING'} {path} ({what})")
     print(f"  hash of the released file: {entry.sha256 or 'not known yet, so it cannot be checked'}")
@@ -42,7 +52,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     if args.files:
         return 0
     reproduce.check_files(entry, target, args.checkpoint)
-    words = [args.checkpoint or expand(entry.checkpoint)]
+    words = [args.checkpoint or str(entry.path)]
     words += [expand(target.table)] if target.table else []
     result = evaluate(parse([*words, "--recipe", str(entry.recipe_path()), *extra]))
     if result is None:

@@ -26,6 +26,12 @@ def base_folder() -> Path:
     return checkout() or Path.cwd()
 
 
+def recipes() -> Path:
+    """The folder of the shipped recipes: ``configs`` of the checkout, or the copy that a wheel brings."""
+    folder = checkout()
+    return folder / "configs" if folder is not None else Path(__file__).resolve().parents[1] / "configs"
+
+
 def root(name: str) -> Path:
     """Return the folder of ``UNIVAL_DATA``, ``UNIVAL_OUT`` or ``UNIVAL_WEIGHTS``."""
     value = os.environ.get(name)

@@ -4,100 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unival.core.paths import base_folder, expand
+from unival.checkpoint.catalogue import Entry, Target, find_entry, read_entries
+from unival.core.paths import expand
 from unival.core.provenance import file_hash
-from unival.core.yaml_files import read_yaml
-from unival.errors import CheckpointError, ConfigError, nearest
+from unival.errors import CheckpointError
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 
-RELEASED = "checkpoints/released.yaml"
+__all__ = [
+    "Entry",
+    "Target",
+    "check_files",
+    "differences",
+    "find_entry",
+    "judge",
+    "needed_files",
+    "read_entries",
+]
 VOCABULARY_FILES = ("dict.txt", "encoder.json", "vocab.bpe")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One published number. ``scale``: what our value is multiplied with to be in the publication's unit.
-
-    ``expected`` is None where no number is published, ``server`` names where a test set without public
-    targets is scored.
-    """
-
-    split: str
-    table: str | None = None
-    metric: str | None = None
-    expected: float | None = None
-    tolerance: float | None = None
-    scale: float = 100.0
-    server: str | None = None
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A released checkpoint. ``settings``: how its score was obtained, as flat names of result.json
-    ("options.num_frames", "precision"); ``notes``: differences that no setting shows; ``make``: commands
-    that build it, for stand-ins."""
-
-    name: str
-    description: str
-    checkpoint: str
-    recipe: str | None = None
-    url: str | None = None
-    sha256: str | None = None
-    media: str = ""
-    results: tuple[Target, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    make: tuple[str, ...] = ()
-    folder: Path = Path()
-
-    def recipe_path(self) -> Path:
-        if self.recipe is None:
-            raise ConfigError(f"'{self.name}' has no published score of its own: {self.description}")
-        return self.folder / self.recipe
-
-    def target(self, split: str | None) -> Target:
-        """Return one of the results, the first by default. Raises ConfigError for an unknown split."""
-        self.recipe_path()
-        known = [target.split for target in self.results]
-        if split is not None and split not in known:
-            raise ConfigError(
-                f"'{self.name}' has no split '{split}'; it has {', '.join(known)}.{nearest(split, known)}"
-            )
-        return self.results[0 if split is None else known.index(split)]
-
-
-def read_entries(path: str | Path | None = None) -> dict[str, Entry]:
-    """Read the list of released checkpoints. Raises ConfigError for a file that is not one."""
-    path = Path(path) if path is not None else base_folder() / RELEASED
-    try:
-        content = read_yaml(path)
-        return {name: _entry(name, dict(given), path.parent) for name, given in content["entries"].items()}
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} is not a list of released checkpoints: {error}") from None
-
-
-def _entry(name: str, given: dict[str, Any], folder: Path) -> Entry:
-    results = tuple(Target(split, **target) for split, target in (given.pop("results", None) or {}).items())
-    notes, make = (tuple(given.pop(key, None) or ()) for key in ("notes", "make"))
-    return Entry(name=name, folder=folder, results=results, notes=notes, make=make, **given)
-
-
-def find_entry(entries: Mapping[str, Entry], name: str) -> Entry:
-    """Return an entry; ConfigError with the nearest name for an unknown one."""
-    if name not in entries:
-        raise ConfigError(f"no entry '{name}'; known: {', '.join(entries)}.{nearest(name, entries)}")
-    return entries[name]
 
 
 def needed_files(entry: Entry, target: Target, checkpoint: str | None = None) -> list[tuple[Path, str]]:
     """Return (path, what it is) of all files that the evaluation reads; media are named as a whole."""
     recipe = read_recipe(entry.recipe_path())
-    found = [(Path(checkpoint or expand(entry.checkpoint)), "checkpoint")]
+    found = [(Path(checkpoint) if checkpoint else entry.path, "checkpoint")]
     table = target.table or recipe.table
     found.append((Path(expand(table)) if isinstance(table, str) else Path(table["path"]), "table"))
     if not entry.make:  # checkpoints of ours carry their vocabulary
@@ -120,19 +53,19 @@ def check_files(entry: Entry, target: Target, checkpoint: str | None = None) -> 
         lines = [f"'{entry.name}' needs files that are not there:", *(f"  {line}" for line in absent)]
         raise CheckpointError("\n".join([*lines, *(["make them with:", *how] if how else [_origin(entry)])]))
     if entry.sha256 is not None and checkpoint is None:
-        found = file_hash(expand(entry.checkpoint))
+        found = file_hash(entry.path)
         if found != entry.sha256:
             raise CheckpointError(
-                f"{expand(entry.checkpoint)} is not the released file: SHA-256 {found[:16]}..., "
+                f"{entry.path} is not the released file: SHA-256 {found[:16]}..., "
                 f"released {entry.sha256[:16]}...; fetch it again"
             )
 
 
 def _origin(entry: Entry) -> str:
-    where = (
-        f"Download: {entry.url}." if entry.url else "This project does not know a download address for it."
+    return (
+        f"fetch what is published with 'unival download --for reproduce:{entry.name}', or start with --fetch; "
+        "UNIVAL_DATA and UNIVAL_WEIGHTS say where the files are looked for"
     )
-    return f"{where} Put the files there, or set UNIVAL_DATA and UNIVAL_WEIGHTS."
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def load(
     limits: Limits = DEFAULT_LIMITS,
     **options: Any,
 ) -> Predictor:
-    """Return a predictor for a checkpoint: a folder, a ``.pt`` file, or the name of a released one.
+    """Return a predictor for a checkpoint: a folder, a ``.pt`` file, or the name of a published one.
 
     device: "cpu", "cuda", "cuda:1"; by default the GPU when there is one. precision: float32, bfloat16 or
     float16. weights: "raw", "ema", or "auto" (averaged when the file has them). bpe_dir: vocabulary folder,
@@ -48,7 +48,9 @@ def load(
     eval_audio_crop, prompts (unival.specs.SpecOptions).
     Raises CheckpointError and ConfigError. Nothing is downloaded.
     """
-    path = _resolve(checkpoint)
+    from unival.checkpoint.catalogue import local_path
+
+    path = local_path(checkpoint)
     return Predictor(
         load_checkpoint(path, weights, bpe_dir=bpe_dir),
         device=device,
@@ -57,21 +59,6 @@ def load(
         limits=limits,
         name=str(path),
         **options,
-    )
-
-
-def _resolve(checkpoint: str | Path) -> Path:
-    if Path(checkpoint).exists():
-        return Path(checkpoint)
-    from unival.checkpoint.download import located
-    from unival.evaluate.reproduce import read_entries
-
-    entries = read_entries()
-    if str(checkpoint) in entries:
-        return located(entries[str(checkpoint)])
-    raise ConfigError(
-        f"'{checkpoint}' is neither a file, nor a folder, nor the name of a released checkpoint."
-        f"{nearest(str(checkpoint), entries)}"
     )
 
 
