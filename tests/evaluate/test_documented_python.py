@@ -28,6 +28,10 @@ def test_blocks_run(
     place.symlink_to(checkpoint)
     (tmp_path / "userdata").mkdir()
     (tmp_path / "userdata/world").symlink_to(world)
+    downloaded = tmp_path / "weights/unival_caption_stage_1/checkpoint_best_test.pt"
+    downloaded.parent.mkdir(parents=True)
+    downloaded.symlink_to(checkpoint)
+    monkeypatch.setenv("UNIVAL_WEIGHTS", str(tmp_path / "weights"))
     for name, folder in (("photo", "images"), ("a", "images"), ("clip", "videos"), ("sound", "audio")):
         source = sorted((world / folder).iterdir())[0]
         shutil.copy(source, tmp_path / {"clip": "clip.mp4", "sound": "sound.wav"}.get(name, f"{name}.jpg"))

@@ -94,10 +94,11 @@ class Header:
         if ours is None:
             family = family_of(file)
             said = {} if family == BART else _released(file, family)
-            words = read_bart(path) if is_ofa_folder(path) else None
-            carried = None if words is None else lambda: words
-            fingerprint = None if words is None else words.fingerprint()
-            return cls(path, family, arch, fingerprint=fingerprint, counts=counts, carried=carried, **said)
+            bart = read_bart(path) if is_ofa_folder(path) else None
+            if bart is not None:
+                own = bart
+                said |= {"fingerprint": own.fingerprint(), "carried": lambda: own}
+            return cls(path, family, arch, counts=counts, **said)
         words = ours.get("vocabulary")
         return cls(
             path=path,

@@ -214,7 +214,7 @@ def _modelscope(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"'{path}' is damaged: {error}") from None
     task = TASKS.get(str(content.get("task")))
-    args = {"task": task} if task else {}
+    args: dict[str, Any] = {"task": task} if task else {}
     for name in ("patch_image_size", "max_image_size", "imagenet_default_mean_and_std"):
         if model.get(name) is not None:
             args[name] = model[name]

@@ -128,14 +128,13 @@ def _one(entry: Entry | None, args: argparse.Namespace) -> int:
     if entry is None or not entry.files or args.runs or args.dry_run:
         raise ConfigError("--url, --sha256 and --out are for one name alone")
     file = entry.files[0]
-    changed = {"urls": (args.url,) if args.url else file.urls, "sha256": args.sha256 or file.sha256}
     place = Path(args.out) if args.out else None
     target = place or file.path
     if target.exists():
         raise ConfigError(f"{target} is there already; remove it to fetch it again")
-    if args.url and args.url != file.urls[:1]:
-        changed |= {"bytes": file.bytes if args.sha256 is None else None}
-    _fetch(replace(file, **changed), place)
+    urls = (args.url,) if args.url else file.urls
+    size = file.bytes if args.sha256 is None else None  # of another file
+    _fetch(replace(file, urls=urls, sha256=args.sha256 or file.sha256, bytes=size), place)
     return 0
 
 
