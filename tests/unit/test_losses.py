@@ -8,7 +8,8 @@ from torch import Tensor
 
 from unival.errors import ConfigError
 from unival.losses import AllowedTokens, LossOptions, label_smoothed_loss
-from unival.losses.rows import CHUNK_ELEMENTS
+from unival.losses.plain import plain_row_losses
+from unival.losses.rows import CHUNK_ELEMENTS, RowLosses, Terms
 
 V = 11
 
@@ -234,3 +235,26 @@ def test_refused_shapes() -> None:
         )
     with pytest.raises(ConfigError, match="beyond the vocabulary"):
         label_smoothed_loss(logits, target, LossOptions(constraint_range="5,80"))
+
+
+@pytest.mark.parametrize("encouraging", [False, True])
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_rows_equal_their_plain_twin(passes: int, constrained: bool, encouraging: bool) -> None:
+    """The hand-written backward pass and autograd on the formula, values and gradients; smoothing is float32."""
+    logits, target = sample(passes=passes)
+    options = LossOptions(label_smoothing=0.1, encouraging=encouraging, log_end=0.6, use_rdrop=passes == 2)
+    both = target.repeat(passes, 1)
+    rows = both.ne(1).reshape(-1).nonzero().squeeze(1)
+    confidence = torch.linspace(0.3, 1.0, len(rows) // passes, dtype=torch.float64).repeat(passes)
+    mask = masks(target).reshape(-1, V) if constrained else None
+    terms = Terms(both.reshape(-1)[rows], rows, confidence, mask, options, passes == 2)
+    weights = torch.linspace(-1, 1, len(rows), dtype=torch.float64)
+    results = []
+    for losses in (RowLosses.apply, plain_row_losses):
+        flat = logits.detach().reshape(-1, V).requires_grad_()
+        parts = losses(flat, terms)
+        (weights * (parts[0] + 2 * parts[2] + 3 * parts[3])).sum().backward()
+        results.append((*(part.detach() for part in parts), flat.grad))
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, atol=2e-7, rtol=1e-7)
