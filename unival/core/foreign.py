@@ -84,4 +84,9 @@ def _parts(item: Any) -> list[Any] | None:
     if isinstance(item, (list, tuple, set, frozenset)):
         return list(item)
     held = getattr(item, "__dict__", None)
-    return list(held.values()) if isinstance(held, dict) and type(item).__module__ != "torch" else None
+    if not held or type(item).__module__.split(".")[0] == "torch":
+        return None
+    for name in ("_content", "_val"):  # typed configurations; their parts also refer to what holds them
+        if name in held:
+            return [held[name]]
+    return list(held.values())

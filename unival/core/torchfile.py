@@ -26,7 +26,7 @@ from unival.errors import CheckpointError, said, shortened
 State = dict[str, Tensor]
 MOST_PICKLED = 512 << 20  # bytes of the pickle that names the tensors
 MOST_VALUES = 20_000_000  # plain values, shared ones counted wherever they are referred to
-SPARE = 64 << 20  # bytes that expanded tensors may have beyond the file's size
+SPARE = 2 << 30  # bytes that tensors of repeated numbers may have beyond the file's size
 _UNREADABLE = (
     "is not a readable checkpoint: it is cut off, damaged, or no torch file; compare its size and SHA-256 with the "
     "source's and fetch it again"
