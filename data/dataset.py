@@ -10,14 +10,14 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from unival.batching.batch import Example, collate
+from unival.core.deadline import time_limit
+from unival.data.reading import Item, Reading
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.preparation import prepare_row
 from unival.tables import Table
 from unival.vocabulary.vocabulary import Vocabulary
-
-Item = tuple[int, int, int]  # epoch, source, row
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,11 @@ class SpecDataset(FairseqDataset):
         seed: int,
         training: bool,
         split_groups: bool = False,
+        media_timeout: float = 0.0,
     ) -> None:
+        self.media_timeout = media_timeout  # seconds for a row; 0 is no limit
+        self.reading = Reading(0)
+        self.given_up: set[Item] = set()  # rows that ended the worker which read them
         self.split_groups = split_groups
         self.sources = list(sources)
         self.vocabulary = vocabulary
@@ -101,27 +105,41 @@ class SpecDataset(FairseqDataset):
         """
         epoch, source_index, row_index = item
         source = self.sources[source_index]
-        place = f"{source.table.path}, row {row_index + 1}"
+        place = self.place(item)
+        self.reading.begin(item)
         try:
-            row = source.table[row_index]
-            place = row.place
-            examples = prepare_row(
-                source.spec,
-                row,
-                row_index,
-                source.media,
-                source.options,
-                self.vocabulary,
-                seed=self.seed,
-                training=self.training,
-                epoch=epoch,
-                source=source.name,
-            )
+            if item in self.given_up:
+                raise MediaError(place, "the data workers that read it had to be replaced")
+            with time_limit(self.media_timeout, lambda: MediaError(place, self._too_slow)):
+                row = source.table[row_index]
+                place = row.place
+                examples = prepare_row(
+                    source.spec,
+                    row,
+                    row_index,
+                    source.media,
+                    source.options,
+                    self.vocabulary,
+                    seed=self.seed,
+                    training=self.training,
+                    epoch=epoch,
+                    source=source.name,
+                )
         except MediaError as error:
             return Broken(source.name, place, str(error)) if self.training else Failure(f"{place}: {error}")
         except UnivalError as error:
             return Failure(str(error))
+        finally:
+            self.reading.end()
         return Loaded(source.name, [(source.group_of(example), example) for example in examples])
+
+    def place(self, item: Item) -> str:
+        """Table and row of an item."""
+        return f"{self.sources[item[1]].table.path}, row {item[2] + 1}"
+
+    @property
+    def _too_slow(self) -> str:
+        return f"took longer to read than {self.media_timeout:g} s (--media-timeout)"
 
     def collater(self, samples: list[Loaded | Broken | Failure]) -> Any:
         """Collate rows: a batch, or with ``split_groups`` a list with one batch per group.

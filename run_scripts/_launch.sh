@@ -48,9 +48,12 @@ if [ "${DRY_RUN:-0}" = 1 ]; then
   echo
   exit 0
 fi
-"${command[@]}" &
-child=$! code=0 signals=0
-trap 'signals=$((signals + 1)); kill -USR1 "$child" 2>/dev/null || true' USR1 TERM
+# Nothing to do afterwards: signals, Ctrl-C among them, then reach the program and not a shell that waits for it.
+[ -n "${SLURM_JOB_ID:-}" ] || exec "${command[@]}"
+UNIVAL_PARENT=$$ "${command[@]}" &  # told to save and stop when this shell is killed
+child=$! code=0 signals=0 interrupted=""
+trap 'signals=$((signals + 1)); kill -USR1 "$child" 2>/dev/null || true' USR1 TERM HUP
+trap 'signals=$((signals + 1)) interrupted=1; kill -INT "$child" 2>/dev/null || true' INT
 while :; do  # a signal ends "wait" early
   seen=$signals status=0
   wait "$child" || status=$?
@@ -58,7 +61,8 @@ while :; do  # a signal ends "wait" early
   [ "$signals" -ne "$seen" ] || break
 done
 # Only the batch shell asks for the requeue, not the launchers that srun started on the nodes.
-if [ "$signals" -gt 0 ] && [ "$code" -ge "$stopped" ] && [ -n "${SLURM_JOB_ID:-}" ] && [ -z "$one_of_several" ]; then
+if [ "$signals" -gt 0 ] && [ "$code" -ge "$stopped" ] && [ -n "${SLURM_JOB_ID:-}" ] &&
+  [ -z "$one_of_several$interrupted" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -20,13 +20,16 @@ from unival.batching.mixture import batches
 from unival.checkpoint.header import Header, released_vocabulary
 from unival.core import options as cli_options
 from unival.core.paths import split_paths
-from unival.data.dataset import DataSource, Item, SpecDataset
-from unival.data.iterator import EpochBatches, ScheduledIterator
-from unival.errors import CheckpointError, ConfigError, DataError
+from unival.data.dataset import DataSource, SpecDataset
+from unival.data.iterator import Division, EpochBatches, ScheduledIterator
+from unival.data.reading import Item
+from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
+from unival.launch.watchdog import WATCHDOG
 from unival.specs import all_options, get_spec
 from unival.tables import Table, absent_files, open_table
+from unival.tasks.guards import Stagnation
 from unival.tasks.options import TaskOptions
-from unival.tasks.safety import BrokenMedia, NonFiniteGuard, unwrap
+from unival.tasks.safety import BrokenMedia, NonFiniteGuard, row_ids, unwrap
 from unival.tasks.tracking import keep_sheet
 from unival.tasks.validation import FALLING, Validation
 from unival.vocabulary.vocabulary import Vocabulary
@@ -55,11 +58,14 @@ class UnivalTask(LegacyFairseqTask):
         self.spec = get_spec(self.spec_name, self.cfg.modality or self.modality)
         self.broken = BrokenMedia(self.cfg.max_broken_share)
         self.guard = NonFiniteGuard(self.cfg.max_nonfinite)
+        self.stagnation = Stagnation(self.cfg.stagnation)
         self.validation: Validation | None = None
+        self.division: Division | None = None  # of updates, set by the trainer
         self.default_metric = self.spec.best_metric
         self.best_metric = self.spec.best_metric
         self.dummy = False  # set by the trainer: the current batch only keeps this rank in step
         self.log_scores: Any = lambda record: None
+        self.updates: Any = lambda: 0  # made so far
         self.lineage: list[str] = []  # hashes of the checkpoints that the weights descend from, oldest first
         self.untrained: list[str] = []  # modalities whose networks are built, random, and used by no row
         self._validating = False
@@ -149,7 +155,8 @@ class UnivalTask(LegacyFairseqTask):
         self, split: str, sources: list[DataSource], training: bool, split_groups: bool = False
     ) -> None:
         """Make the data set of a split, and for validation what predicts and scores it."""
-        dataset = SpecDataset(sources, self.vocabulary, self.options.seed, training, split_groups)
+        limit = self.cfg.media_timeout
+        dataset = SpecDataset(sources, self.vocabulary, self.options.seed, training, split_groups, limit)
         self.datasets[split] = dataset
         if training:
             world = max(1, self.args.distributed_world_size or 1)
@@ -161,9 +168,12 @@ class UnivalTask(LegacyFairseqTask):
         """Modalities of the rows, each with what needs it, for messages."""
         return {self.spec.modality: f"task '{self.args.task}'"} if self.spec.reads_media else {}
 
-    def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
-        """Batches of all ranks for one epoch: a seeded permutation in training, table order otherwise."""
-        rows = batches(len(dataset), batch_size, self.options.seed, epoch, shuffle=dataset.training)
+    def schedule(
+        self, dataset: SpecDataset, batch_size: int, epoch: int, skipped: int = 0
+    ) -> Sequence[list[Item]]:
+        """Batches of all ranks for one epoch: a seeded permutation in training, table order otherwise; without its
+        first ``skipped`` rows."""
+        rows = batches(len(dataset), batch_size, self.options.seed, epoch, dataset.training, skipped)
         return EpochBatches(rows, epoch, source=0)
 
     def batches_per_epoch(self, batch_size: int, epoch: int = 1) -> int:
@@ -191,21 +201,20 @@ class UnivalTask(LegacyFairseqTask):
         rehearsal = not dataset.training and not self._trained and self.args.train_subset in self.datasets
 
         @lru_cache(maxsize=2)
-        def schedule(of_epoch: int) -> Sequence[list[Item]]:
-            planned = self.schedule(dataset, max_sentences, of_epoch)
+        def schedule(of_epoch: int, skipped: int) -> Sequence[list[Item]]:
+            planned = self.schedule(dataset, max_sentences, of_epoch, skipped)
             return planned[:num_shards] if rehearsal else planned
 
         return ScheduledIterator(
             dataset,
             schedule,
+            self.division if dataset.training else None,
             seed=self.options.seed,
             num_shards=num_shards,
             shard_id=shard_id,
             num_workers=num_workers,
             epoch=epoch,
-            # Without workers the buffer's thread would draw augmentation from the generator that dropout
-            # draws from at the same time, and no two runs would be equal.
-            buffer_size=data_buffer_size if num_workers else 0,
+            buffer_size=data_buffer_size,
             skip_remainder_batch=skip_remainder_batch,
         )
 
@@ -218,17 +227,25 @@ class UnivalTask(LegacyFairseqTask):
             f"  {s.name}: {len(s.table):,} rows of {s.spec.name} ({s.spec.modality}) in {s.table.path}"
             for s in dataset.sources
         ]
-        effective = cfg.dataset.batch_size * world * accumulate
+        division = self.division or Division.of(cfg)
         steps = f"{total:,} updates" if total else "no end set"
         return "\n".join(
             [
                 "plan:",
                 *lines,
                 f"  {world} rank(s) x {cfg.dataset.batch_size} rows x {accumulate} accumulated"
-                f" = {effective} rows an update",
+                f" = {division.update(1)} rows an update",
                 f"  {per_epoch:,} updates an epoch, {steps}",
             ]
         )
+
+    def being_read(self) -> list[str]:
+        """What data workers have in hand, for messages."""
+        return [
+            f"data worker {now.worker} of '{split}' has been reading {dataset.place(now.item)} for {now.seconds:.0f} s"
+            for split, dataset in self.datasets.items()
+            for now in dataset.reading.now()
+        ]
 
     # steps
 
@@ -279,6 +296,12 @@ class UnivalTask(LegacyFairseqTask):
             loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
             if self.dummy:
                 return loss * 0, 0, criterion.empty_log()
+            if torch.isnan(loss).any():
+                raise UnivalError(
+                    f"the loss of the validation is no number (first at {', '.join(row_ids(_parts(sample))[:3])}): the "
+                    "weights are not usable. Nothing is saved, the checkpoints are those of before. Lower --lr, give "
+                    "--clip-norm, or train in float32"
+                )
             if self.validation is not None:
                 self.validation.predict(unwrap(evaluated), sample)
         return loss, sample_size, logging_output
@@ -301,8 +324,10 @@ class UnivalTask(LegacyFairseqTask):
         """Score the predictions of all ranks and put the metrics where fairseq picks the best checkpoint."""
         self._validating = False
         assert self.validation is not None
-        scores = self.validation.scores()
+        with WATCHDOG.paused():
+            scores = self.validation.scores()
         stats.update(scores)
+        self.stagnation.validation(self.updates(), self.validation.answers)
         name = self.best_metric
         if not math.isfinite(stats.get(name, math.nan)):
             raise DataError(
@@ -389,6 +414,10 @@ def _vocabulary(args: Namespace, cfg: TaskOptions) -> Vocabulary:
         )
     logger.info(f"vocabulary of {folder}, since --bpe-dir is not given")
     return Vocabulary.load(folder, **counts)
+
+
+def _parts(sample: Any) -> list[Any]:
+    return sample if isinstance(sample, list) else [sample]
 
 
 def _zero_gradient(model: Any) -> torch.Tensor:

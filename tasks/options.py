@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unival.errors import ConfigError
+from unival.launch.preflight import PREFLIGHT
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,25 @@ class TaskOptions:
     max_nonfinite: int = _option(
         10, "stop training after this many updates with a non-finite loss or gradient"
     )
+    skip_spikes: float = _option(
+        0.0, "leave out an update whose gradient norm is so many times the median of the last 50; 0: none"
+    )
+    stagnation: int = _option(
+        200,
+        "report a loss or gradient norm that is the same for so many updates, and answers that do not change; 0: never",
+    )
+    save_dir_fallback: str | None = _option(
+        None,
+        "where checkpoint_last.pt goes when there is no room in --save-dir; the run ends, and goes on from there",
+    )
+    media_timeout: float = _option(
+        120.0, "seconds for the media of one row, which is then left out as unreadable; 0: no limit"
+    )
+    hang_timeout: float = _option(
+        900.0, "end the run with exit code 76 when no batch has moved for so many seconds; 0: never"
+    )
     preflight_timeout: float = _option(
-        600.0, "seconds that the processes of a run wait for each other before the first step"
+        PREFLIGHT, "seconds that the processes of a run wait for each other before the first step"
     )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     init_as_reference: bool = _option(
@@ -100,6 +118,11 @@ class TaskOptions:
             raise ConfigError(f"--preflight-timeout {self.preflight_timeout} must be above 0 seconds")
         if self.eval_pictures < 0:
             raise ConfigError(f"--eval-pictures {self.eval_pictures} must be at least 0")
+        for name in ("media_timeout", "hang_timeout"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 0 seconds"
+                )
         if self.max_nonfinite < 1:
             raise ConfigError(f"--max-nonfinite {self.max_nonfinite} must be at least 1")
 

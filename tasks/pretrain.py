@@ -13,8 +13,9 @@ from fairseq.tasks import register_task
 from unival.batching.mixture import Source, mixture_batches, quotas
 from unival.core import options as cli_options
 from unival.core.modalities import NAMES
-from unival.data.dataset import DataSource, Item, SpecDataset
+from unival.data.dataset import DataSource, SpecDataset
 from unival.data.iterator import EpochBatches
+from unival.data.reading import Item
 from unival.errors import ConfigError
 from unival.modeling.config import ModelConfig
 from unival.specs import all_options, get_spec
@@ -174,7 +175,9 @@ class UnifyTask(UnivalTask):
 
     # batches
 
-    def schedule(self, dataset: SpecDataset, batch_size: int, epoch: int) -> Sequence[list[Item]]:
+    def schedule(
+        self, dataset: SpecDataset, batch_size: int, epoch: int, skipped: int = 0
+    ) -> Sequence[list[Item]]:
         """Quotas per source in training; one pass in table order otherwise."""
         if not dataset.training:
             return _one_pass(dataset, batch_size, epoch)
@@ -186,12 +189,14 @@ class UnifyTask(UnivalTask):
             mode=self.mix.mixing,
             steps=self.mix.steps_per_epoch,
             num_ranks=self._world,
+            skipped=skipped,
         )
         return EpochBatches(picks, epoch)
 
     @property
     def _world(self) -> int:
-        return max(1, self.args.distributed_world_size)
+        """Processes that the run began with: an epoch is filled up to a multiple of them."""
+        return self.division.world if self.division else max(1, self.args.distributed_world_size)
 
     def _mixed(self, dataset: SpecDataset, epoch: int) -> list[Source]:
         weights = [float(entry.get("weight", 1.0)) for entry in self.entries(training=True, epoch=epoch)]

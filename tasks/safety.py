@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from unival.core.files import replacing
 from unival.errors import DataError, UnivalError
+from unival.tasks.guards import plain
 
 logger = logging.getLogger(__name__)
 
 _SETTLE = 1000  # rows before a share is meaningful, in tables that have as many
 _LISTED = 50  # messages printed before counting silently
 _IDS = 16  # rows named in a message
+_DUMPS = 3  # batches written
 
 
 class BrokenMedia:
@@ -61,6 +66,7 @@ class NonFiniteGuard:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.seen = 0
+        self.folder: Path | None = None  # where the first offending batches are written
 
     def loss(self, model: nn.Module, sample: Any, update: int, loss: torch.Tensor) -> None:
         """Log where the loss went wrong.
@@ -70,6 +76,7 @@ class NonFiniteGuard:
         """
         parts = sample if isinstance(sample, list) else [sample]
         value = float(loss.detach().float().sum())
+        self._dump(parts, update)
         self._report(f"the loss is {value}", update, row_ids(parts), _culprit(model, parts))
 
     def gradient(self, model: nn.Module, samples: Sequence[Any], update: int) -> None:
@@ -86,7 +93,19 @@ class NonFiniteGuard:
             f"gradient of '{named[0]}' ({len(named)} in all)" if named else "the sum of all ranks' gradients"
         )
         parts = [part for sample in samples for part in (sample if isinstance(sample, list) else [sample])]
+        self._dump(parts, update)
         self._report("the gradient is not finite", update, row_ids(parts), where)
+
+    def _dump(self, parts: Sequence[Any], update: int) -> None:
+        if self.folder is None or self.seen >= _DUMPS:
+            return
+        path = self.folder / f"offending_update{update + 1}_rank{os.environ.get('RANK', '0')}.pt"
+        try:
+            with replacing(path) as part:
+                torch.save(plain(parts), part)
+            logger.error(f"the batch is in {path} (torch.load)")
+        except UnivalError as error:
+            logger.error(str(error))
 
     def _report(self, what: str, update: int, ids: list[str], where: str) -> None:
         self.seen += 1

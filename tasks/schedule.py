@@ -7,14 +7,17 @@ from typing import Any
 
 from omegaconf import open_dict
 
+from unival.data.iterator import Division
 from unival.errors import ConfigError
 
 
-def plan_schedule(cfg: Any, task: Any) -> tuple[int, int]:
+def plan_schedule(cfg: Any, task: Any, division: Division | None = None) -> tuple[int, int]:
     """Fill in the length of the learning-rate schedule and its warm-up.
 
     fairseq's polynomial decay wants ``total_num_update``; recipes give epochs and ``--warmup-ratio``
     (reference behaviour: total = updates per epoch * max_epoch, warm-up = ratio * total).
+
+    ``division``: what an update holds, where that is not what the options say (a run that goes on).
 
     Returns:
         updates per epoch, total updates (0 when the run is unbounded).
@@ -22,15 +25,13 @@ def plan_schedule(cfg: Any, task: Any) -> tuple[int, int]:
     Raises:
         ConfigError: a decaying schedule without an end, a warm-up given twice or out of range.
     """
-    world = max(1, cfg.distributed_training.distributed_world_size)
+    division = division or Division.of(cfg)
     batches = task.batches_per_epoch(cfg.dataset.batch_size, epoch=1)
-    accumulate = cfg.optimization.update_freq
-    steps = math.ceil(batches / world)
-    per_epoch = math.ceil(steps / accumulate[0])
+    per_epoch = math.ceil(batches / division.batches(1))
     total = int(cfg.optimization.max_update or 0)
     if not total and cfg.optimization.max_epoch:
-        epochs = range(cfg.optimization.max_epoch)
-        total = sum(math.ceil(steps / accumulate[min(e, len(accumulate) - 1)]) for e in epochs)
+        epochs = range(1, cfg.optimization.max_epoch + 1)
+        total = sum(math.ceil(batches / division.batches(epoch)) for epoch in epochs)
     scheduler, ratio = cfg.lr_scheduler, task.cfg.warmup_ratio
     with open_dict(scheduler):
         length = total

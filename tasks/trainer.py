@@ -12,16 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, utils
 from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
+from unival.core.files import make_folder
 from unival.core.modalities import FLOAT32_KEYS
-from unival.errors import CheckpointError, ConfigError, UnivalError
+from unival.core.seeding import rng_for
+from unival.errors import CheckpointError, ConfigError, OutputError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
+from unival.launch.watchdog import WATCHDOG
 from unival.modeling.untrained import in_no_file, untrained
 from unival.models.ema import WeightAverage
+from unival.tasks.continuing import divide
+from unival.tasks.ending import finished, patience_state, restore_patience
+from unival.tasks.files import LAST, check_room, write_checkpoint
+from unival.tasks.guards import Spikes, not_finite
+from unival.tasks.parameters import choose_backend, report_gradients
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
@@ -31,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 # Classes that our own checkpoints hold besides tensors and plain containers.
 _SAFE = [Namespace]
-
-_LAST = "checkpoint_last.pt"
-_ONE_FORWARD = ("c10d", "pytorch_ddp")
 
 
 class UnivalTrainer(Trainer):
@@ -46,23 +51,43 @@ class UnivalTrainer(Trainer):
         if cfg.common.bf16 and "torch_xla" not in sys.modules:
             with open_dict(cfg.common):
                 cfg.common.tpu = False  # fairseq takes --bf16 for a TPU
-        per_epoch, total = plan_schedule(cfg, task)
+        per_epoch, total = plan_schedule(cfg, task, divide(cfg, task))
         _choose_metric(cfg, task)
+        restore_patience(None)  # an earlier run in this process may have left its own
         super().__init__(cfg, task, model, criterion, quantizer)
         if self.data_parallel_world_size > 1:
             with open_dict(cfg.checkpoint):
                 # The engine would hand the contents of the file on as a pickle, which torch refuses to read.
                 cfg.checkpoint.load_checkpoint_on_all_dp_ranks = True
             sources = task.datasets[task.args.train_subset].sources
-            facts = data_facts(sources, [Path(cfg.checkpoint.save_dir) / _LAST])
+            facts = data_facts(sources, [Path(cfg.checkpoint.save_dir) / LAST])
             check_together(facts, self.device, task.cfg.preflight_timeout)
         logger.info(task.plan(cfg, per_epoch, total))
+        WATCHDOG.limit, WATCHDOG.together = task.cfg.hang_timeout, self.data_parallel_world_size > 1
+        WATCHDOG.reading = task.being_read
         self._total = total
         self._iterator: Any = None
         self._any_rank_stops = False
+        self._spikes = Spikes(task.cfg.skip_spikes)
+        self._stagnation = task.stagnation
+        self._reported = False
+        self._batch: int | None = None  # of the update that is being made
+        self._gradient_norm: Any = 0.0
         self._log_path = Path(cfg.checkpoint.save_dir) / "train_log.jsonl"
+        task.guard.folder = self._log_path.parent
+        if self.is_data_parallel_master and not cfg.checkpoint.no_save:
+            check_room(make_folder(cfg.checkpoint.save_dir), self._checkpoint_bytes(), _kept(cfg))
         self._samples: Sequence[Any] = ()
-        task.log_scores = self._log
+        task.log_scores, task.updates = self._log, self.get_num_updates
+
+    def _checkpoint_bytes(self) -> int:
+        """About what a checkpoint takes: weights, two moments (float32), their average."""
+        weights = sum(value.nbytes for value in self.get_model().state_dict().values())
+        trained = sum(
+            parameter.numel() for parameter in self.get_model().parameters() if parameter.requires_grad
+        )
+        masters = 3 if self.cfg.common.bf16 or self.cfg.common.fp16 else 2
+        return weights * (2 if self.cfg.ema.store_ema else 1) + 4 * trained * masters
 
     def _build_ema(self) -> None:
         if self.cfg.ema.store_ema:
@@ -73,6 +98,8 @@ class UnivalTrainer(Trainer):
     def state_dict(self) -> dict[str, Any]:
         """fairseq's state, and in reduced precision the float32 weights, so that a resumed run is exact."""
         state = super().state_dict()
+        state["extra_state"]["patience"] = patience_state()
+        state["extra_state"]["gradient_norms"] = list(self._spikes.norms)
         if isinstance(self.optimizer, _FP16OptimizerMixin):
             state["extra_state"]["master_weights"] = [m.data for m in _masters(self.optimizer)]
         return state
@@ -81,7 +108,55 @@ class UnivalTrainer(Trainer):
         """Save, but not for an error that is the user's to mend (the engine would write crash.pt)."""
         if isinstance(sys.exc_info()[1], UnivalError):
             return None
-        return super().save_checkpoint(filename, extra_state)
+        if not self.should_save_checkpoint_on_current_rank:
+            return None
+        with WATCHDOG.paused():
+            state = utils.move_to_cpu(self.state_dict())
+            state["extra_state"].update(extra_state)
+            self._write(state, filename)
+        return filename
+
+    def _write(self, state: Mapping[str, Any], filename: str) -> None:
+        spare = self.task.cfg.save_dir_fallback
+        try:
+            write_checkpoint(state, filename)
+        except OutputError as error:
+            if not spare:
+                raise OutputError(
+                    f"{error}. What was saved before is as it was, and the same command goes on from there when there "
+                    "is room (--save-dir-fallback names a second place)"
+                ) from None
+            make_folder(spare)
+            write_checkpoint(state, Path(spare) / LAST)
+            raise OutputError(
+                f"{error}. Update {self.get_num_updates()} is saved as {Path(spare) / LAST}; the same command goes on "
+                "from there when there is room"
+            ) from None
+
+    def consolidate_optimizer(self) -> None:
+        """The engine calls this on all ranks before a checkpoint is written."""
+        if sys.exc_info()[1] is None:
+            self._check_parameters()
+        super().consolidate_optimizer()
+
+    def begin_valid_epoch(self, epoch: int) -> None:
+        self._check_parameters()
+        super().begin_valid_epoch(epoch)
+
+    def _check_parameters(self) -> None:
+        """Neither validate nor save what is no longer a model.
+
+        Raises:
+            UnivalError: a parameter is not finite, in the weights or their average.
+        """
+        average = self.ema.get_model() if self.cfg.ema.store_ema else None
+        name = not_finite(self.get_model(), average)
+        if name:
+            raise UnivalError(
+                f"parameter '{name}' is not finite after update {self.get_num_updates()}: nothing is saved, the "
+                f"checkpoints in {self.cfg.checkpoint.save_dir} are those of before. Lower --lr, give --clip-norm, or "
+                "train in float32"
+            )
 
     def load_checkpoint(
         self,
@@ -112,8 +187,21 @@ class UnivalTrainer(Trainer):
             return None
         extra = self._resume(filename, reset_optimizer, *args, reset_meters=reset_meters, **kwargs)
         self._check_networks(self.get_model().missing_keys, filename)
+        self._leave_if_finished(filename, extra)
         self._trim_log()
         return extra
+
+    def _leave_if_finished(self, filename: str, extra: Mapping[str, Any]) -> None:
+        """The engine would train one more update and write its checkpoints anew.
+
+        Raises:
+            SystemExit: with 0, when nothing of the run is left to do.
+        """
+        epoch = extra["train_iterator"]["epoch"]
+        reason = finished(self.cfg, self.get_num_updates(), epoch, self.cumulative_training_time())
+        if reason and Path(filename) == Path(self.cfg.checkpoint.save_dir) / LAST:
+            logger.info(f"{filename}: this run is finished ({reason}); nothing was done")
+            raise SystemExit(0)
 
     def _check_networks(self, missing: Iterable[str], start: str | None) -> None:
         """Stop where a network that the rows need is in no file; remember those that nothing will train."""
@@ -171,6 +259,8 @@ class UnivalTrainer(Trainer):
         from unival.core.torchfile import read_header
 
         self.task.load_state_dict(read_header(filename)["task_state"])
+        restore_patience(extra.pop("patience", None) if not kwargs.get("reset_meters") else None)
+        self._spikes.norms.extend(extra.pop("gradient_norms", ()))
         masters = extra.pop("master_weights", None)
         if masters is not None and not reset_optimizer and isinstance(self.optimizer, _FP16OptimizerMixin):
             for own, saved in zip(_masters(self.optimizer), masters, strict=True):
@@ -191,6 +281,11 @@ class UnivalTrainer(Trainer):
         (The engine takes the last micro-batch of an update for all of them.) With several ranks a batch
         without a readable row is replaced by the stand-in, so that every rank runs forward and backward.
         """
+        if not is_dummy:
+            WATCHDOG.beat(row_ids(sample if isinstance(sample, list) else [sample]))
+        if self._batch is not None and not is_dummy:
+            self._seed_batch(self._batch)
+            self._batch += 1
         unreadable = sample and not isinstance(sample, list) and not sample.get("nsentences")
         if self.data_parallel_world_size > 1 and unreadable:
             self.task.broken.count(sample)
@@ -198,6 +293,14 @@ class UnivalTrainer(Trainer):
         prepared, dummy = super()._prepare_sample(sample, is_dummy)
         self.task.dummy = dummy or is_dummy
         return prepared, False
+
+    def _seed_batch(self, step: int) -> None:
+        """Dropout of a batch depends on its place in the update, not on the process that runs it. (The engine seeds
+        once an update, all ranks alike; the first batch keeps that.)"""
+        place = step * self.data_parallel_world_size + self.data_parallel_rank
+        if place:
+            rng = rng_for(self.cfg.common.seed, self.get_num_updates(), place, "batch of an update")
+            utils.set_torch_seed(int(rng.integers(2**62)))
 
     def _fp_convert_sample(self, sample: Any) -> Any:
         converted = super()._fp_convert_sample(sample)
@@ -222,19 +325,41 @@ class UnivalTrainer(Trainer):
             raise UnivalError(
                 f"{error} (update {self.get_num_updates() + 1}, rows {rows}); or train in bf16"
             ) from None
+        if not self._reported:
+            self._reported = True
+            if self.is_data_parallel_master:
+                report_gradients(self.get_model())
         if not torch.isfinite(norm).all():
             self.task.guard.gradient(self.get_model(), self._samples, self.get_num_updates())
+            norm = torch.zeros_like(norm)
+        elif self._spikes.is_one(float(norm)) if self._spikes.factor else False:
+            logger.warning(
+                f"update {self.get_num_updates() + 1} is left out: its gradient norm is {float(norm):.4g}, more than "
+                f"{self._spikes.factor:g} times the median of the last ones (--skip-spikes)"
+            )
             norm = torch.zeros_like(norm)
         if not norm.any():
             self.zero_grad()
             if isinstance(self.optimizer, _FP16OptimizerMixin) and not self.optimizer.has_flat_params:
                 for master in _masters(self.optimizer):
                     master.grad = None
+        self._gradient_norm = norm
         return norm
 
     def get_train_iterator(self, *args: Any, **kwargs: Any) -> Any:
         self._iterator = super().get_train_iterator(*args, **kwargs)
+        self._iterator.waiting = self._stop_while_waiting
         return self._iterator
+
+    def get_valid_iterator(self, *args: Any, **kwargs: Any) -> Any:
+        iterator = super().get_valid_iterator(*args, **kwargs)
+        iterator.waiting = self._stop_while_waiting
+        return iterator
+
+    def _stop_while_waiting(self) -> None:
+        """No batch comes; a process that is alone need not wait for the next one."""
+        if self.data_parallel_world_size == 1 and self._iterator._cur_epoch_itr is not None:
+            self._stop_if_asked()
 
     def _aggregate_logging_outputs(self, logging_outputs: Any, *sums: Any, ignore: bool = False) -> Any:
         """Add to the statistics that ranks exchange whether one of them was asked to stop."""
@@ -253,12 +378,17 @@ class UnivalTrainer(Trainer):
         several = self.data_parallel_world_size > 1
         if not (self._any_rank_stops if several else REQUEST.made):
             return
-        checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, None)
-        if several:
-            torch.distributed.barrier()  # nobody leaves before the file is complete
-        logger.warning(
+        with WATCHDOG.paused():
+            checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, None)
+            if several:
+                torch.distributed.barrier()  # nobody leaves before the file is complete
+        loud = self.is_data_parallel_master or (
+            REQUEST.made and REQUEST.name != "SIGINT"
+        )  # a terminal tells all ranks
+        logger.log(
+            logging.WARNING if loud else logging.INFO,
             f"stopped after update {self.get_num_updates()} ({REQUEST.name or 'another rank was asked to'}); "
-            f"{Path(self.cfg.checkpoint.save_dir) / _LAST} holds it, the same command goes on"
+            f"{Path(self.cfg.checkpoint.save_dir) / LAST} holds it, the same command goes on",
         )
         raise SystemExit(STOPPED)
 
@@ -269,12 +399,20 @@ class UnivalTrainer(Trainer):
         return output
 
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
-        self._samples = samples
-        output = super().train_step(samples, raise_oom)
+        REQUEST.at_once = False  # from here on there is something to save
+        self._samples, self._batch = samples, 0
+        try:
+            output = super().train_step(samples, raise_oom)
+        finally:
+            self._batch = None
         update = self.get_num_updates()
         if output is not None and update % self.cfg.common.log_interval == 0:
-            names = ("loss", "nll_loss", "gnorm", "loss_v1", "loss_v2", "reward", "reward_std")
+            names = ("loss", "nll_loss", "loss_v1", "loss_v2", "reward", "reward_std")
             record = {name: float(output[name]) for name in names if name in output}
+            record["gnorm"] = float(self._gradient_norm)
+            self._stagnation.update(
+                update, {name: record[name] for name in ("loss", "gnorm") if name in record}
+            )
             self._log({"split": "train", **record, "lr": float(self.get_lr())})
         if not self._total or update < self._total:
             self._stop_if_asked()
@@ -313,8 +451,12 @@ def _check_start(cfg: Any, task: Any) -> None:
         ConfigError: an absent initial checkpoint, or options that exclude each other.
     """
     checkpoint = cfg.checkpoint
+    if checkpoint.finetune_from_model == "":  # an option given as empty takes back a recipe's
+        checkpoint.finetune_from_model = None
+    going_on = (Path(checkpoint.save_dir) / LAST).is_file()  # what a first start needs may be gone by then
+    first_start = ("--finetune-from-model", "--init-from")
     named = {
-        "--restore-file": checkpoint.restore_file if checkpoint.restore_file != _LAST else None,
+        "--restore-file": checkpoint.restore_file if checkpoint.restore_file != LAST else None,
         "--finetune-from-model": checkpoint.finetune_from_model,
         "--init-from": task.cfg.init_from,
     }
@@ -322,6 +464,8 @@ def _check_start(cfg: Any, task: Any) -> None:
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} exclude each other: each names the weights to start from")
     for option, file in given.items():
+        if going_on and option in first_start:
+            continue
         if not Path(file).is_file() and not (Path(file) / "config.json").is_file():
             raise ConfigError(
                 f"{option}: the initial checkpoint '{file}' does not exist. "
@@ -340,11 +484,7 @@ def _check_start(cfg: Any, task: Any) -> None:
             "--sync-bn with several processes needs GPUs (torch has no synchronised BatchNorm for CPUs); "
             "leave it out, or give --freeze-batchnorm instead"
         )
-    if several and task.several_forwards and distributed.ddp_backend in _ONE_FORWARD:
-        raise ConfigError(
-            "a mixture runs one forward pass per modality group in each update, which "
-            f"--ddp-backend {distributed.ddp_backend} cannot follow; give --ddp-backend legacy_ddp"
-        )
+    choose_backend(cfg, task)
     if task.cfg.uses_ema and not cfg.ema.store_ema:
         raise ConfigError("--uses-ema needs --store-ema: there are no averaged weights to validate with")
 
@@ -362,6 +502,13 @@ def _choose_metric(cfg: Any, task: Any) -> None:
     task.best_metric = checkpoint.best_checkpoint_metric
     if hasattr(checkpoint_utils.save_checkpoint, "best"):
         del checkpoint_utils.save_checkpoint.best  # of an earlier run in this process
+
+
+def _kept(cfg: Any) -> int:
+    """Checkpoint files of different content that a run keeps at its end, at least."""
+    options = cfg.checkpoint
+    best = 0 if cfg.dataset.disable_validation else max(1, options.keep_best_checkpoints)
+    return 1 + best + max(0, options.keep_last_epochs) + max(0, options.keep_interval_updates)
 
 
 def _masters(optimizer: Any) -> list[torch.Tensor]:

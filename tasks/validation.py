@@ -44,6 +44,7 @@ class Validation:
         }
         self.predictions: dict[str, list[Prediction]] = {}
         self.latest: dict[str, dict[str, tuple[Any, Any]]] = {}  # source -> id -> (output, reference)
+        self.answers: list[str] = []  # of the last validation, all ranks
 
     def metric_names(self) -> list[str]:
         """Names that the scores will have, found by scoring the first row's target against itself."""
@@ -90,11 +91,13 @@ class Validation:
         """Gather the predictions of all ranks and score them; the same on every rank."""
         result: dict[str, float] = {}
         self.latest = {}
+        self.answers = []
         for name, found in _gather(self.predictions).items():
             source = self.sources[name]
             found.sort(key=lambda p: (p.id, str(p.output)))
             self.latest[name] = {p.id: (p.output, p.reference) for p in found}
             ids = [p.id for p in found]
+            self.answers += [str(p.output) for p in found]
             outputs, references = [p.output for p in found], [p.reference for p in found]
             scores = source.spec.score(outputs, references, source.options, ids)
             if self.options.eval_cider_cached_tokens and "cider" in scores:

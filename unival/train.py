@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from unival.core.claim import take
 from unival.core.command import USER_ERROR, report_failure, show_any_text
 from unival.core.files import check_folder
 from unival.core.installation import install_extra
@@ -20,6 +22,7 @@ from unival.core.logs import quieten
 from unival.core.ranges import check_ranges
 from unival.errors import ConfigError, nearest, said, shortened
 from unival.launch.stopping import REQUEST
+from unival.launch.watchdog import WATCHDOG
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +111,7 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
             raise ConfigError("--fp16 needs a GPU and none is visible. Use --bf16 or leave precision out.")
         if args.distributed_backend == "nccl":
             args.distributed_backend = "gloo"
-    launched = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    launched = all(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     if launched and args.distributed_init_method is None:
         args.distributed_world_size = int(os.environ["WORLD_SIZE"])
         args.distributed_rank = int(os.environ["RANK"])
@@ -161,6 +164,7 @@ def _engine(cfg: Any) -> None:
     """What every process of a run does; a process that the engine spawned starts here."""
     set_up_logging()
     REQUEST.watch()
+    WATCHDOG.start()
     from fairseq_cli import train as engine
 
     from unival import plugin
@@ -191,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_any_text()
     set_up_logging()
     REQUEST.watch()
+    REQUEST.at_once = os.environ.get("WORLD_SIZE", "") in ("", "1")  # else the other ranks would wait
     try:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
         from fairseq.distributed import utils as distributed_utils
@@ -203,9 +208,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
     from torch.multiprocessing.spawn import ProcessExitedException
 
+    from unival.tasks.files import tidy
+
+    claim = None
     try:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
         check_folder(args.save_dir)
+        if not args.distributed_rank:
+            claim = take(args.save_dir)
+            REQUEST.leaving.append(claim.release)
+            tidy(Path(args.save_dir), args.save_dir_fallback)
         call_the_roll(args)
         distributed_utils.call_main(convert_namespace_to_omegaconf(args), _engine)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -216,6 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code or 1
     except Exception as error:
         return report_failure(error)
+    finally:
+        if claim is not None:
+            claim.release()
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -171,18 +172,20 @@ class Started:
 
     def kill_after(self, update: int) -> None:
         """Kill the whole process group once ``update`` is logged."""
-        path = self.folder / "train_log.jsonl"
-        for _ in range(30_000):
-            if path.is_file() and any(
-                f'"update": {update},' in line for line in path.read_text().splitlines()
-            ):
-                break
-            assert self.pid not in self.runner.codes, self._text(".err")
-            time.sleep(0.01)
-        else:
-            raise AssertionError(f"update {update} never came: {self._text('.err')}")
+        until_update(self, update)
         os.killpg(self.pid, signal.SIGKILL)
         assert self.runner.wait(self.pid) == -signal.SIGKILL
+
+
+def until_update(run: Started, update: int) -> None:
+    """Wait until an update is logged."""
+    path = run.folder / "train_log.jsonl"
+    for _ in range(30_000):
+        if path.is_file() and any(f'"update": {update},' in line for line in path.read_text().splitlines()):
+            return
+        assert run.pid not in run.runner.codes, run._text(".err")
+        time.sleep(0.01)
+    raise AssertionError(f"update {update} never came: {run._text('.err')}")
 
 
 def command(task: str, data, world: Path, folder: Path, *options: str) -> list[str]:
@@ -196,3 +199,25 @@ def command(task: str, data, world: Path, folder: Path, *options: str) -> list[s
         "--networks-from-scratch",
     ]
     return [paths, *where, *FIRST_OPTIONS, *options]
+
+
+def two_ranks(train, task, data, *options, name="two", code=0):
+    """Run a training in two processes; return what rank 0 wrote."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = []
+    for rank in (0, 1):
+        env = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": 2,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        env = {key: str(value) for key, value in env.items()}
+        ranks.append(train(task, data, *options, name=name, env=env, start=True))
+    first, second = (rank.finish() for rank in ranks)
+    assert (first.code, second.code) == (code, code), first.text + second.text
+    assert "loss=" not in second.out, "only rank 0 reports progress"
+    return first

@@ -3,6 +3,7 @@ command lines given to them are checked; everything else is real processes that 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -233,14 +234,36 @@ def test_two_nodes_meet_and_stop_together(recipe, tmp_path):
 def test_a_killed_rank_ends_the_run_and_is_named(recipe, tmp_path):
     node = launch(words_for(recipe, "--max-update=5000"), tmp_path, GPUS=2)
     until(lambda: '"update": 1,' in _read(tmp_path / "run" / "train_log.jsonl"), "update 1")
-    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
-    [launcher] = [pid for pid in children if "unival.launch" in Path(f"/proc/{pid}/cmdline").read_text()]
-    ranks = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    assert "unival.launch" in Path(f"/proc/{node.pid}/cmdline").read_text()  # no shell waits for it
+    ranks = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
     victim = next(pid for pid in ranks if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
     os.kill(int(victim), signal.SIGKILL)
     _, err = node.communicate()
     assert node.returncode == 128 + signal.SIGKILL, err
     assert f"rank 1 ({socket.gethostname()}, pid {victim}) killed by SIGKILL" in err
+
+
+def test_ranks_end_with_their_launcher(recipe, tmp_path):
+    """They went on, and the same command then started a second run in the folder."""
+    node = launch(words_for(recipe, "--max-update=5000"), tmp_path, GPUS=2)
+    until(lambda: '"update": 1,' in _read(tmp_path / "run" / "train_log.jsonl"), "update 1")
+    ranks = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+    assert len(ranks) == 2
+    node.kill()
+    node.wait()
+    until(
+        lambda: not any(b"unival" in _bytes(Path(f"/proc/{pid}/cmdline")) for pid in ranks), "their end", 60
+    )
+    saved = weights(tmp_path / "run")["optimizer_history"][-1]["num_updates"]
+    assert saved == json.loads(_read(tmp_path / "run" / "train_log.jsonl").splitlines()[-1])["update"]
+    assert not (tmp_path / "run" / ".unival.lock").exists()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def test_exit_code_and_last_words_of_a_failing_rank_are_passed_on(tmp_path):

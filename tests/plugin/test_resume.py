@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from checks import same, weights
+from plugin_runs import two_ranks
 
 LONG = (
     "--max-update=12",
@@ -107,3 +108,24 @@ def test_a_kill_while_saving_leaves_a_good_checkpoint(tmp_path):
         os.waitpid(pid, 0)
         state = torch.load(last, weights_only=True)
         assert float(state["tensor"].sum()) in (0.0, 200_000.0)
+
+
+def test_on_another_number_of_processes_in_every_epoch(train, tables):
+    """Every update keeps its rows: losses as undisturbed, dropout included."""
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    options = (
+        "--dropout=0.1",
+        "--freeze-batchnorm",
+        "--batch-size=4",
+        "--update-freq=2",
+        "--total-num-update=10",
+        "--disable-validation",
+    )
+    whole = train("caption", data, *options, "--max-update=10", name="whole").ok()
+    train("caption", data, *options, "--max-update=2", name="parts").ok()
+    two = two_ranks(train, "caption", data, *options, "--max-update=5", name="parts")
+    assert "goes on on 2: each accumulates 1 batch(es), an update keeps its 8 rows" in two.out
+    parts = train("caption", data, *options, "--max-update=10", name="parts").ok()
+    assert parts.losses() == pytest.approx(whole.losses(), abs=0.0011)
+    larger = train("caption", data, *options, "--batch-size=8", "--max-update=12", name="parts").ok()
+    assert "an update has 16 rows now, it had 8" in larger.out

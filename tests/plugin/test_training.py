@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from checks import same, weights
-from fairseq.data.iterators import BufferedIterator
 from omegaconf import OmegaConf
 
 import unival
-from unival.data.iterator import _Ending
 from unival.losses import LossOptions
 from unival.models.ema import WeightAverage
 from unival.tasks.schedule import plan_schedule
@@ -250,13 +247,3 @@ def test_workers_of_short_epochs_do_not_complain(train, tables):
     run = train("caption", data(tables), *options).ok()
     assert len(run.losses()) == 24
     assert "Exception ignored" not in run.text
-
-
-def test_workers_end_with_the_last_batch():
-    """The engine's buffer stops at the last batch; the loader's workers must not wait for the garbage collector."""
-    loader = torch.utils.data.DataLoader(range(6), batch_size=2, num_workers=1)
-    buffered = BufferedIterator(4, _Ending(loader))
-    assert [next(buffered).tolist() for _ in range(len(buffered))] == [[0, 1], [2, 3], [4, 5]]
-    buffered._consumer.join(4.0)  # torch gives up waiting for a worker after five seconds
-    assert not buffered._consumer.is_alive()
-    assert not multiprocessing.active_children()

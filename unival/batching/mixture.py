@@ -74,7 +74,7 @@ class _Picks(_Lazy[Pick]):
         self._source, self._index, self._batch_size = source, index, batch_size
 
     def __len__(self) -> int:
-        return len(self._index) // self._batch_size
+        return -(-len(self._index) // self._batch_size)
 
     def _batch(self, number: int) -> list[Pick]:
         part = slice(number * self._batch_size, (number + 1) * self._batch_size)
@@ -103,10 +103,12 @@ def mixture_batches(
     mode: str = "balanced",
     steps: int | None = None,
     num_ranks: int = 1,
+    skipped: int = 0,
 ) -> Sequence[list[Pick]]:
     """Return the epoch's batches of (source number, row number); every batch is full.
 
-    ``epoch`` counts from 1, as in fairseq.
+    ``epoch`` counts from 1, as in fairseq. ``skipped``: rows at the start of the epoch that are left out, for a run
+    that goes on with batches of another size; the last batch may then be smaller.
     ``steps``: batches of an epoch over all ranks; by default one pass of the first source, rounded up to
     full batches and to a multiple of ``num_ranks``, so that no rank is left with an empty batch.
 
@@ -136,7 +138,7 @@ def mixture_batches(
     index = np.empty(len(source), np.int64)
     for number, item in enumerate(sources):
         index[source == number] = _walk(item.size, seed, number, int(before[number]), int(after[number]))
-    return _Picks(source, index, batch_size)
+    return _Picks(source[skipped:], index[skipped:], batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,16 +241,18 @@ def _walk(size: int, seed: int, source: int, start: int, stop: int) -> Ints:
     return np.concatenate(parts)
 
 
-def batches(size: int, batch_size: int, seed: int, epoch: int, shuffle: bool) -> Sequence[list[int]]:
+def batches(
+    size: int, batch_size: int, seed: int, epoch: int, shuffle: bool, skipped: int = 0
+) -> Sequence[list[int]]:
     """Return the batches of one pass over a table: every row once, the last batch maybe smaller.
 
-    ``shuffle``: a new permutation per (seed, epoch); otherwise the order of the file. ConfigError for sizes
-    below 1.
+    ``shuffle``: a new permutation per (seed, epoch); otherwise the order of the file. ``skipped``: rows at the start
+    of that order that are left out. ConfigError for sizes below 1.
     """
     if size < 1 or batch_size < 1:
         raise ConfigError(f"size {size} and batch_size {batch_size} must be at least 1")
     order = rng_for(seed, epoch, 0, "row order").permutation(size) if shuffle else np.arange(size)
-    return _Rows(order, batch_size)
+    return _Rows(order[skipped:], batch_size)
 
 
 def shard(batches: Sequence[list[T]], rank: int, num_ranks: int) -> Sequence[list[T]]:

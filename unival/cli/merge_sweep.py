@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Score what is not scored yet, write CSV, JSON and plots, print the table."""
     from dataclasses import replace
 
+    from unival.core.claim import claimed
     from unival.errors import ConfigError
     from unival.merge.recipe import read_document
     from unival.merge.record import outcome, sweep, table
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, out=args.out)
     if args.search and recipe.search is None:
         raise ConfigError(f"{args.recipe}: --search needs a section 'search' (validation and test tables)")
-    content = sweep(recipe, args.search)
+    with claimed(recipe.out):
+        content = sweep(recipe, args.search)
     print(outcome(content) if args.search else table([content["records"]]))
     print(f"in {recipe.out}")
     return 0

@@ -47,12 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict what is not predicted yet, then write every answer; exit code 1 when inputs were unreadable."""
+    from unival.core.claim import claimed
+    from unival.evaluate.processes import rank_and_size
+
     out = Path(args.out)
     check_file(out)
     if is_stream(out):  # nothing can be put beside a device or a pipe, and nothing is gone on with
         with tempfile.TemporaryDirectory(prefix="unival-predict-") as folder:
             return _predict(args, out, Path(folder) / "run")
-    return _predict(args, out, out.with_name(f"{out.name}.run"))
+    work = out.with_name(f"{out.name}.run")
+    if args.shard is not None or rank_and_size()[1] > 1:  # several share the work on purpose
+        return _predict(args, out, work)
+    with claimed(out, file=True):
+        return _predict(args, out, work)
 
 
 def _predict(args: argparse.Namespace, out: Path, work: Path) -> int:

@@ -1,8 +1,9 @@
 """The processes of one node, seen through to their end: ``python -m unival.launch VERB ARGUMENTS...``.
 
 Starts ``python -m unival VERB ARGUMENTS...`` once for each of GPUS processes with the variables that torchrun
-sets. Unlike torchrun it ends with the exit code of the process that failed first, passes SIGUSR1 and SIGTERM on
-so that a run can save, and leaves the roll call of nodes to ``unival.launch.preflight``, which names an absent one.
+sets. Unlike torchrun it ends with the exit code of the process that failed first, passes the signals that ask for a
+stop on so that a run can save (when it is killed itself, the system does that), and leaves the roll call of nodes to
+``unival.launch.preflight``, which names an absent one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from unival.core.children import PARENT, follow_starter
 from unival.errors import ConfigError
 from unival.launch.stopping import SIGNALS, STOPPED
 
@@ -83,7 +85,7 @@ class Process:
         threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "unival", *words],
-            env={**os.environ, **threads, **variables},
+            env={**os.environ, **threads, **variables, PARENT: str(os.getpid())},
             stderr=subprocess.PIPE,
         )
         self.last: deque[bytes] = deque(maxlen=_LAST_LINES)
@@ -126,8 +128,8 @@ def run(node: Node, words: Sequence[str]) -> int:
                 process.popen.send_signal(number)
 
     for number in SIGNALS:
-        signal.signal(number, forward)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the processes as well
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, forward)
     failed: Process | None = None
     while failed is None and any(process.code is None for process in processes):
         time.sleep(_POLL)
@@ -169,6 +171,7 @@ def _free_port() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code of the first failing process, 75 for a run that saved and stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
+    follow_starter()
     try:
         return run(Node.from_environment(os.environ), words)
     except ConfigError as error:

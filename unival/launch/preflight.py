@@ -10,8 +10,11 @@ import importlib.util
 import json
 import os
 import socket
+import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +25,9 @@ from unival.errors import ConfigError
 _PARTS = ("unival", "unival.models", "unival.tasks", "unival.criterions", "unival.data")
 # Options that say which rank this is.
 _OWN = ("distributed_rank", "device_id", "distributed_port", "distributed_init_method")
+PREFLIGHT = 600.0  # seconds that processes wait for each other, where no option says so
 _POLL = 0.1  # seconds
+_SILENT = 5.0  # seconds before a process says for whom it waits
 _FAREWELL = 10.0  # seconds that rank 0 keeps the store open for ranks that have not read its verdict
 _SHOWN = 5  # differences that a message lists
 
@@ -96,7 +101,9 @@ def roll_call(own: Presence, world: int, seconds: float) -> list[Presence]:
         ConfigError: on every rank that came: some did not within ``seconds`` (named), or they differ in
             code or options (rank and difference named).
     """
-    store = _store(own.rank, seconds)
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    with _saying(f"rank {own.rank} of {world} waits for rank 0 at {place}, up to {seconds:g} s"):
+        store = _store(own.rank, seconds)
     store.set(f"rank{own.rank}", json.dumps(asdict(own)))
     if own.rank != 0:
         try:
@@ -111,7 +118,7 @@ def roll_call(own: Presence, world: int, seconds: float) -> list[Presence]:
         if verdict:
             raise ConfigError(verdict)
         return []
-    ranks = _present(store, world, seconds)
+    ranks = _present(store, world, seconds, place)
     problem = _verdict(ranks, world, seconds)
     store.set("verdict", json.dumps(problem))
     deadline = time.monotonic() + _FAREWELL
@@ -134,12 +141,30 @@ def _verdict(ranks: Sequence[Presence], world: int, seconds: float) -> str:
     return "pre-flight: " + ". ".join(found) + ". Give all ranks the same." if found else ""
 
 
-def _present(store: Any, world: int, seconds: float) -> list[Presence]:
+@contextmanager
+def _saying(text: str) -> Iterator[None]:
+    """Print the text when the block takes longer than a few seconds."""
+    timer = threading.Timer(_SILENT, lambda: print(f"pre-flight: {text}", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _present(store: Any, world: int, seconds: float, place: str) -> list[Presence]:
     deadline, missing = time.monotonic() + seconds, set(range(world))
+    said = time.monotonic() + _SILENT
     while missing:
         missing -= {rank for rank in missing if store.check([f"rank{rank}"])}
         if missing and time.monotonic() > deadline:
             break
+        if missing and said and time.monotonic() > said:
+            absent = ", ".join(map(str, sorted(missing)))
+            text = f"pre-flight: waiting for rank(s) {absent} of {world} at {place}, up to {seconds:g} s"
+            print(text, file=sys.stderr, flush=True)
+            said = 0.0
         if missing:
             time.sleep(_POLL)
     found = sorted(set(range(world)) - missing)

@@ -1,23 +1,35 @@
-"""A run that is asked to stop saves first: SLURM's pre-emption and time limit, a machine that is taken back."""
+"""A run that is asked to stop saves first: SLURM's pre-emption and time limit, Ctrl-C, a terminal that is closed."""
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 
 STOPPED = 75  # exit code of a run that saved and may go on: "temporary failure, try again" (sysexits.h)
-_WHOLE_JOB = 0.5  # seconds within which a signal to a whole job reaches all its processes
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_INTERRUPTED = 128 + signal.SIGINT
+_WHOLE_JOB = (
+    0.5  # seconds within which a signal to a whole job reaches all its processes, from several sides maybe
+)
 
 
 class StopRequest:
-    """Remembers SIGUSR1 and SIGTERM of this process until the training loop looks."""
+    """Remembers a signal of this process until the training loop looks.
+
+    ``at_once``: there is nothing to save yet and nobody to wait for, so that a signal ends the process. A second
+    Ctrl-C always does. ``leaving``: what is called then.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.at_once = False
+        self.leaving: list[Callable[[], None]] = []
+        self.since = 0.0
         self._owner = 0
         self._asked = mmap.mmap(-1, 1)  # shared with forked data workers
 
@@ -25,19 +37,46 @@ class StopRequest:
     def made(self) -> bool:
         return self.name is not None
 
+    @property
+    def seconds(self) -> float:
+        """How long ago the request was made; 0 without one."""
+        return time.monotonic() - self.since if self.made else 0.0
+
     def watch(self) -> None:
         """Take the signals over; call it in the main thread. Again in the same process, it forgets nothing."""
         if self._owner != os.getpid():
             self.name, self._owner, self._asked = None, os.getpid(), mmap.mmap(-1, 1)
+            self.at_once, self.leaving = False, []
         for number in SIGNALS:
-            signal.signal(number, self._note)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() == self._owner:
-            self.name = signal.Signals(number).name
-            self._asked[0] = 1
+        if os.getpid() != self._owner:
+            self._sit_out(number)
             return
-        # A data worker sits out a signal that its whole job gets, but not one that is meant to end it.
+        again = self.made and self.seconds > _WHOLE_JOB
+        if not self.made:
+            self.name, self.since = signal.Signals(number).name, time.monotonic()
+            self._asked[0] = 1
+        if self.at_once:
+            self._leave(
+                f"stopped by {self.name} before the first update; the same command begins again", STOPPED
+            )
+        elif number == signal.SIGINT and again:
+            self._leave("ended at once; the same command goes on from the last checkpoint", _INTERRUPTED)
+        elif number == signal.SIGINT and self.since + _WHOLE_JOB > time.monotonic():
+            _say("the run ends and saves after this update; Ctrl-C once more ends it at once")
+
+    def _leave(self, text: str, code: int) -> None:
+        _say(text)
+        for call in self.leaving:
+            with contextlib.suppress(Exception):
+                call()
+        os._exit(code)
+
+    def _sit_out(self, number: int) -> None:
+        """A data worker sits out a signal that its whole job gets, but not one that is meant to end it."""
         deadline = time.monotonic() + _WHOLE_JOB
         while not self._asked[0]:
             if time.monotonic() > deadline:
@@ -45,6 +84,12 @@ class StopRequest:
                 os.kill(os.getpid(), number)
                 return
             time.sleep(0.02)
+
+
+def _say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        with contextlib.suppress(OSError):  # whoever read it may be gone
+            os.write(2, f"{text}\n".encode())
 
 
 REQUEST = StopRequest()

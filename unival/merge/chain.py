@@ -9,6 +9,7 @@ chain whose "tasks" are one task with several rewards.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unival.core.children import PARENT
+from unival.core.claim import claimed
 from unival.core.files import make_folder, write_text
 from unival.core.parts import to_line
 from unival.core.recipe import write_yaml
@@ -187,7 +190,8 @@ def _marker(recipe: ChainRecipe, step: Step) -> Path:
 def run_step(recipe: ChainRecipe, step: Step, say: Callable[[str], None] = print) -> None:
     """Do one step unless it is done; a training that was stopped goes on where it was.
 
-    Raises ConfigError when steps that it needs are not done, UnivalError when the training fails.
+    Raises ConfigError when steps that it needs are not done or another process does this one, UnivalError when the
+    training fails.
     """
     if is_done(recipe, step):
         say(f"{step.name}: done before")
@@ -197,13 +201,19 @@ def run_step(recipe: ChainRecipe, step: Step, say: Callable[[str], None] = print
         raise ConfigError(f"'{step.name}' needs {', '.join(missing)}, which is not done yet; run that first")
     marker = _marker(recipe, step)
     make_folder(marker.parent)
+    with claimed(marker, file=True):
+        _do(step, marker, say)
+
+
+def _do(step: Step, marker: Path, say: Callable[[str], None]) -> None:
     say(f"{step.name}: {step.text}")
     if isinstance(step.work, MergeRecipe):
         merge(step.work, say)
     else:
         log = marker.with_suffix(".log")
         with open(log, "ab") as file:
-            code = subprocess.call(step.work, stdout=file, stderr=subprocess.STDOUT)
+            environ = {**os.environ, PARENT: str(os.getpid())}  # the training stops when this process is gone
+            code = subprocess.call(step.work, stdout=file, stderr=subprocess.STDOUT, env=environ)
         if code:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
             raise UnivalError(
