@@ -99,7 +99,8 @@ class Run:
         if pid:
             return pid
         os.setsid()
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have this program ignore it
+        for number in SIGNALS[1:]:
+            signal.signal(number, signal.SIG_DFL)  # a shell or nohup may have this program ignore some
         for number in (1, 2):
             os.dup2(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), number)
         os.environ |= {"UNIVAL_CHAOS": str(self.folder), "OMP_NUM_THREADS": "1", "GPUS": str(self.processes)}
@@ -227,12 +228,16 @@ def equal(one: Any, other: Any) -> bool:
 
 def compare(whole: Run, parts: Run) -> list[str]:
     """What of a disturbed run differs from an undisturbed one."""
-    found = [] if whole.records == parts.records else ["log"]
+    missing = [record for record in whole.records if record not in parts.records]
+    same = parts.records == [record for record in whole.records if record not in missing]
+    # a validation that a stop interrupts is not made up for, and may have been the best one
+    interrupted = all(record["split"] == "valid" for record in missing)
+    found = [] if same and interrupted else ["log"]
     one, other = (content(run.folder / "checkpoint_last.pt") for run in (whole, parts))
     for name in ("model", "last_optimizer_state"):
         if not equal(one[name], other[name]):
             found.append(name)
-    for name in ("ema", "ema_fp32_params", "best", "train_iterator", "patience"):
+    for name in ("ema", "ema_fp32_params", "train_iterator", *([] if missing else ["best", "patience"])):
         if not equal(one["extra_state"].get(name), other["extra_state"].get(name)):
             found.append(name)
     return found
