@@ -91,7 +91,8 @@ class Entry:
     checkpoint: what ``unival.load`` opens, a file or a folder; None for what is not a model of this project.
     recipe: of its evaluation. needs: entries that must lie beside it. page: the publication's own address.
     settings: how its score was obtained, as flat names of result.json ("options.num_frames", "precision");
-    notes: what no setting shows; make: commands that build it, for stand-ins.
+    notes: what no setting shows; make: commands that build it, for stand-ins; paper_table: another table of the
+    paper than the recipe's.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     make: tuple[str, ...] = ()
+    paper_table: str | None = None
     folder: Path = Path()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from unival.core import options as cli_options
 from unival.core.command import Parser
 
 if TYPE_CHECKING:
+    from unival.evaluate.paper import PaperTable
     from unival.evaluate.request import Request
 
 
@@ -20,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "table", nargs="?", help="table or table description (default: data.valid of the recipe)"
     )
+    parser.add_argument(
+        "--paper", nargs="?", const="", metavar="TABLE",
+        help="also print the columns of the paper's table, in its unit (default: the recipe's table)",
+    )  # fmt: skip
     add_options(parser)
 
 
@@ -48,11 +54,32 @@ def parse(words: Sequence[str]) -> Request:
     return request_of(parser.parse_args(list(words)))
 
 
+def in_columns(request: Request, name: str | None = None) -> tuple[Request, PaperTable, list[str]]:
+    """Ask for the metrics of a table of the paper (default: the recipe's), as far as they can be computed.
+
+    Returns the request, the table, and why columns will be empty. Raises ConfigError for an unknown table.
+    """
+    from unival.evaluate import paper
+    from unival.evaluate.recipe import read_recipe
+
+    if name is None and request.recipe:
+        name = read_recipe(request.recipe).extra.get("paper_table")
+    table = paper.named(name)
+    if request.metrics:
+        return request, table, []
+    metrics, reasons = paper.computable(table, request.java_settings)
+    return replace(request, metrics=metrics), table, reasons
+
+
 def run(args: argparse.Namespace) -> int:
     """Predict, merge, score; prints the metrics and the result's path."""
+    from unival.evaluate import paper
     from unival.evaluate.runner import evaluate
 
-    result = evaluate(request_of(args))
+    request, table, reasons = request_of(args), None, []
+    if args.paper is not None:
+        request, table, reasons = in_columns(request, args.paper or None)
+    result = evaluate(request)
     if result is None:
         return 0
     for name, value in result["metrics"].items():
@@ -61,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         line = f"{name:>12} {value:10.4f}"
         line += f"   95 % [{low:.4f}, {high:.4f}]" if low is not None else ""
         print(line + (f"   baseline {beside:.4f}" if beside is not None else ""))
+    if table is not None and result["metrics"]:
+        print("\n".join(paper.shown(table, result, reasons)))
     if not result["metrics"]:
         print("the table carries no targets: predictions only")
     for warning in filter(None, [result.get("scoring", {}).get("warning")]):

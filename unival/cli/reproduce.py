@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 PASSES_OPTIONS = (
     True  # whatever is not ours goes to ``unival evaluate``; the settings it changes are reported
@@ -18,15 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fetch", action="store_true", help="fetch those of them that are published and not there"
     )
     parser.add_argument("--checkpoint", help="use this file instead of the one below UNIVAL_WEIGHTS")
+    parser.add_argument(
+        "--paper", action="store_true", help="also print all columns of the paper's table, in its unit"
+    )
     parser.add_argument("--list", help="another list of entries than the catalogue")
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Evaluate and print expected, obtained, tolerance and what differs; exit code 1 if not reproduced."""
-    from unival.cli.evaluate import parse
+    from unival.cli.evaluate import in_columns, parse
     from unival.core.paths import expand
-    from unival.evaluate import reproduce
+    from unival.evaluate import paper, reproduce
     from unival.evaluate.runner import evaluate
+    from unival.evaluate.scoring import CAPTION_METRICS
 
     entries = reproduce.read_entries(args.list)
     if args.name is None:
@@ -54,7 +59,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     reproduce.check_files(entry, target, args.checkpoint)
     words = [args.checkpoint or str(entry.path)]
     words += [expand(target.table)] if target.table else []
-    result = evaluate(parse([*words, "--recipe", str(entry.recipe_path()), *extra]))
+    request, table, reasons = parse([*words, "--recipe", str(entry.recipe_path()), *extra]), None, []
+    if args.paper:
+        request, table, reasons = in_columns(request, entry.paper_table)
+    elif target.metric in paper.PROGRAMS and not request.metrics:  # computed on request only
+        request = replace(request, metrics=(*CAPTION_METRICS, target.metric))
+    result = evaluate(request)
     if result is None:
         return 0
     found = reproduce.judge(entry, target, result)
@@ -64,6 +74,12 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     print(f"\n{entry.name}, {target.split}, {found.n} items,{unit}")
     print(f"  expected  {_number(target.expected)}   tolerance {_number(target.tolerance)}   {target.source}")
     print(f"  obtained  {_number(found.obtained)}   {found.verdict}")
+    if table is not None:
+        rows = [
+            ("published", reproduce.published(entry, target, table)),
+            ("obtained", table.values(result["metrics"])),
+        ]
+        print("\n".join([*table.lines(rows), *(f"  {reason}" for reason in reasons)]))
     print("  settings that differ:" if found.differences else "  settings that differ: none")
     for line in found.differences:
         print(f"    {line}")

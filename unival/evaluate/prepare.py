@@ -22,7 +22,6 @@ from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 from unival.evaluate.request import Request
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
-from unival.metrics.java import JavaSettings
 from unival.specs import TaskSpec
 from unival.tables import Table, open_table
 
@@ -152,7 +151,7 @@ def _settings(request: Request, extra: Mapping[str, Any], what: Resolved) -> Set
             metrics=tuple(metrics) or Scoring.metrics,
             tokenizer=request.tokenizer or Scoring.tokenizer,
             document_frequencies=frequencies,
-            java=JavaSettings(request.java, request.jars, request.spice_jars, request.java_limit),
+            java=request.java_settings,
         ),
     )
 

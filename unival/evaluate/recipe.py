@@ -31,6 +31,7 @@ OPTIONS = (
     "batch_size_valid",
     "document_frequencies",
     "caption_metrics",
+    "paper_table",
 )
 
 

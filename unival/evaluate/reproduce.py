@@ -12,6 +12,7 @@ from unival.checkpoint.catalogue import Entry, Target, find_entry, read_entries
 from unival.core.paths import expand
 from unival.core.provenance import file_hash
 from unival.errors import CheckpointError
+from unival.evaluate.paper import PaperTable
 from unival.evaluate.recipe import EvaluationRecipe, read_recipe
 
 __all__ = [
@@ -22,9 +23,21 @@ __all__ = [
     "find_entry",
     "judge",
     "needed_files",
+    "published",
     "read_entries",
 ]
 VOCABULARY_FILES = ("dict.txt", "encoder.json", "vocab.bpe")
+
+
+def published(entry: Entry, target: Target, table: PaperTable) -> list[float | None]:
+    """Return what was published for the columns of a table of the paper, on the split of a target."""
+    split = target.split.removesuffix(f"-{target.metric}")
+    numbers = {
+        other.metric: other.expected / other.scale
+        for other in entry.results
+        if other.split in (split, f"{split}-{other.metric}") and other.metric and other.expected is not None
+    }
+    return table.values(numbers)
 
 
 def needed_files(entry: Entry, target: Target, checkpoint: str | None = None) -> list[tuple[Path, str]]:

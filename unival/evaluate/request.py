@@ -9,6 +9,7 @@ from typing import Any
 from unival.core.modalities import NAMES
 from unival.core.options import check_fields, check_types, option, read_texts
 from unival.errors import ConfigError, nearest
+from unival.metrics.java import JavaSettings
 from unival.specs import all_options
 
 MODES = ("open", "trie", "rank", "beamsearch", "allcand")
@@ -85,6 +86,11 @@ class Request:
             if name not in known:
                 raise ConfigError(f"unknown task option '{name}'.{nearest(name, known)}")
         object.__setattr__(self, "options", read_texts(self.options, all_options()))
+
+    @property
+    def java_settings(self) -> JavaSettings:
+        """Where Java and its jars are."""
+        return JavaSettings(self.java, self.jars, self.spice_jars, start_limit=self.java_limit)
 
     @classmethod
     def named(cls, checkpoint: str, table: str | None = None, **named: Any) -> Request:
