@@ -99,6 +99,8 @@ def test_visual_genome_gives_the_largest_regions_as_captions(place):
         rows = place.rows("pretrain_ours/parts/vg_caption.tsv", "pretrain")
         assert [r["caption"] for r in rows] == [f"region {n}" for n in expected]
         assert [r["id"] for r in rows] == [f"vg{n}" for n in expected]
+    code, text = place.run("visual_genome", "--captions-per-image", "-1")
+    assert code == 2 and "--captions-per-image is -1" in text
 
 
 def test_video_questions_have_no_punctuation(place):

@@ -14,7 +14,7 @@ WEIGHTS = Option(
     "answer-weights",
     "official",
     "confidence of an answer: its official VQA accuracy (official; of ten people 0.3, 0.6, 0.9 or 1 for one, two, "
-    "three or more), or the same for all distinct answers, one decimal (equal)",
+    "three, or four and more), or the same for all distinct answers, one decimal (equal)",
     ("official", "equal"),
 )
 ROWS = Option(

@@ -10,6 +10,7 @@ from unival.datatools.corpora.coco import SWAPS
 from unival.datatools.corpora.official import Official, Sources
 from unival.datatools.corpora.records import Corpus, Option, Record, Source, Table
 from unival.datatools.corpora.texts import TEXT
+from unival.errors import ConfigError
 from unival.vocabulary.boxes import Box
 
 
@@ -54,7 +55,9 @@ def region_box(file: Official, item: Any, where: str) -> Box:
 
 def _vg(sources: Sources) -> Iterator[Record]:
     """``region_descriptions.json``: images with ``regions``; ``objects.json`` gives names of things in them."""
-    limit = sources.options["max-region-area"]
+    limit, most = sources.options["max-region-area"], sources.options["captions-per-image"]
+    if most < 0:
+        raise ConfigError(f"--captions-per-image is {most}; give 1 or more, or 0 for all large regions")
     images, objects = vg_images(sources), _objects(sources)
     file = sources.json("regions")
     for number, image in enumerate(file.listing()):
@@ -81,7 +84,7 @@ def _vg(sources: Sources) -> Iterator[Record]:
                 yield Record(id=region_id, text=phrase, box=box, group="region", **common)
         if large:
             large.sort(key=lambda region: -region[0])
-            _, ids, captions = zip(*large[: sources.options["captions-per-image"] or None], strict=True)
+            _, ids, captions = zip(*large[: most or None], strict=True)
             yield Record(id=f"vg{name}", captions=captions, caption_ids=ids, group="caption", **common)
 
 
