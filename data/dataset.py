@@ -10,8 +10,8 @@ import numpy as np
 from fairseq.data import FairseqDataset
 
 from unival.batching.batch import Example, collate
+from unival.batching.reading import Item, Reading
 from unival.core.deadline import time_limit
-from unival.data.reading import Item, Reading
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.specs import SpecOptions, TaskSpec

@@ -13,9 +13,9 @@ from typing import Any
 
 from fairseq.data.iterators import CountingIterator, EpochBatchIterator
 
+from unival.batching.loading import EpochLoader
+from unival.batching.reading import Reading
 from unival.data.dataset import Failure, Item, SpecDataset
-from unival.data.loading import EpochLoader
-from unival.data.reading import Reading
 from unival.errors import DataError
 
 Schedule = Callable[[int, int], Sequence[list[Item]]]  # of an epoch, without so many rows at its start

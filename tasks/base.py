@@ -17,12 +17,12 @@ from fairseq.logging import metrics
 from fairseq.tasks import LegacyFairseqTask
 
 from unival.batching.mixture import batches
+from unival.batching.reading import Item
 from unival.checkpoint.header import Header, released_vocabulary
 from unival.core import options as cli_options
 from unival.core.paths import split_paths
 from unival.data.dataset import DataSource, SpecDataset
 from unival.data.iterator import Division, EpochBatches, ScheduledIterator
-from unival.data.reading import Item
 from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
 from unival.launch.watchdog import WATCHDOG
 from unival.specs import all_options, get_spec

@@ -50,7 +50,7 @@ RELIED_ON = {
         "fairseq.data.iterators.EpochBatchIterator.load_state_dict",
         "fairseq.data.iterators.EpochBatchIterator.state_dict",
     ),
-    "data/loading.py": (
+    "unival/batching/loading.py": (
         "multiprocessing.queues.Queue._on_queue_feeder_error",
         "torch.utils.data._utils.signal_handling._remove_worker_pids",
         "torch.utils.data.dataloader._MultiProcessingDataLoaderIter._shutdown_workers",

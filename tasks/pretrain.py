@@ -11,11 +11,11 @@ from typing import Any
 from fairseq.tasks import register_task
 
 from unival.batching.mixture import Source, mixture_batches, quotas
+from unival.batching.reading import Item
 from unival.core import options as cli_options
 from unival.core.modalities import NAMES
 from unival.data.dataset import DataSource, SpecDataset
 from unival.data.iterator import EpochBatches
-from unival.data.reading import Item
 from unival.errors import ConfigError
 from unival.modeling.config import ModelConfig
 from unival.specs import all_options, get_spec

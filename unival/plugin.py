@@ -12,8 +12,6 @@ import unival.criterions.label_smoothed
 import unival.criterions.scst
 import unival.data.dataset
 import unival.data.iterator
-import unival.data.loading
-import unival.data.reading
 import unival.models.ema
 import unival.models.parallel
 import unival.models.unival

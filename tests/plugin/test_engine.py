@@ -64,7 +64,7 @@ def test_what_the_engine_does_between_our_calls():
 
 
 def test_a_loader_without_a_batch_says_so_and_goes_on():
-    """data/loading.py waits in steps of a second by torch's time limit, and asks again after it."""
+    """unival/batching/loading.py waits in steps of a second by torch's time limit, and asks again after it."""
 
     class Slow(torch.utils.data.Dataset):
         def __len__(self):

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unival.batching.loading import EpochLoader
+from unival.batching.reading import Reading
 from unival.data.dataset import Broken, Failure, SpecDataset
 from unival.data.iterator import Division, RankBatches, ScheduledIterator
-from unival.data.loading import EpochLoader
-from unival.data.reading import Reading
 from unival.errors import UnivalError
 
 
@@ -95,7 +95,7 @@ def test_a_row_that_kills_its_worker_twice_is_left_out(caplog):
 
 
 def test_a_worker_that_is_stuck_is_killed(caplog, monkeypatch):
-    monkeypatch.setattr("unival.data.loading._SLACK", 0.0)
+    monkeypatch.setattr("unival.batching.loading._SLACK", 0.0)
     rows = Rows(bad=3, act=lambda: time.sleep(600))
     rows.media_timeout = 0.5
     assert read(rows)[1] == [2, -1]

@@ -61,7 +61,7 @@ def test_random_choices_of_evaluation_act_everywhere_and_alike(world, modality, 
     evaluation = Evaluation(
         torch.nn.Identity(), vocabulary, spec, table, options, tmp_path / "e", {}, Settings()
     )
-    _, batch, _ = _Batches(evaluation, [[0, 1, 2]])[0]
+    _, batch, _ = _Batches(evaluation, [[0, 1, 2]])[(0, 0, 0)]
     merged = [example.media for example in examples(evaluation)]
     suffix = {"video": "mp4", "audio": "wav"}[modality]
     call = Call([str(world / f"{n}.{suffix}") for n in range(3)], {})

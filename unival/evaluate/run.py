@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from unival.batching.batch import collate, to_device
+from unival.batching.loading import EpochLoader
+from unival.batching.reading import Reading
 from unival.core.files import write_text
 from unival.core.parts import Parts, to_line
 from unival.core.provenance import versions
@@ -132,9 +134,8 @@ class Evaluation:
         rows = [item.row for item in self.items]
         batches = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
         mine = [b for b in batches[settings.shard :: settings.num_shards] if not done.issuperset(b)]
-        loader = torch.utils.data.DataLoader(
-            _Batches(self, mine), batch_size=None, num_workers=settings.num_workers
-        )
+        batches = [[(0, 0, number)] for number in range(len(mine))]
+        loader = EpochLoader(_Batches(self, mine), batches, _the_only, settings.num_workers)
         read = unreadable = 0
         self.model.eval()
         with self.parts.open(settings.shard, settings.num_shards) as file:
@@ -247,19 +248,32 @@ class Evaluation:
 class _Batches(torch.utils.data.Dataset[Any]):
     """Collated batches: (rows, batch, records of unreadable rows), or the error of a bad row."""
 
+    media_timeout = 0.0
+
     def __init__(self, evaluation: Evaluation, batches: list[list[int]]) -> None:
+        self.reading = Reading(evaluation.settings.num_workers)
+        self.given_up: set[tuple[int, int, int]] = set()
         self.table, self.spec, self.media = evaluation.table, evaluation.spec, evaluation.media
         self.options, self.vocabulary, self.batches = evaluation.options, evaluation.vocabulary, batches
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def place(self, item: tuple[int, int, int]) -> str:
+        rows = self.batches[item[2]]
+        return f"{self.table.path}, rows {rows[0] + 1} to {rows[-1] + 1}"
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self[k] for k in range(len(self)))
+    def __getitem__(self, item: tuple[int, int, int]) -> Any:
+        self.reading.begin(item)
+        try:
+            if item in self.given_up:
+                return DataError(f"{self.place(item)}: data workers that read them died twice; see above")
+            return self._batch(self.batches[item[2]])
+        finally:
+            self.reading.end()
 
-    def __getitem__(self, index: int) -> tuple[list[int], dict[str, Any], list[dict[str, Any]]] | UnivalError:
+    def _batch(
+        self, numbers: list[int]
+    ) -> tuple[list[int], dict[str, Any], list[dict[str, Any]]] | UnivalError:
         rows, examples, broken = [], [], []
-        for number in self.batches[index]:
+        for number in numbers:
             try:
                 row = self.table[number]
                 [example, *_] = prepare_row(
@@ -280,6 +294,10 @@ class _Batches(torch.utils.data.Dataset[Any]):
                 rows.append(number)
                 examples.append(example)
         return rows, collate(examples, pad=self.vocabulary.pad), broken
+
+
+def _the_only(batches: list[Any]) -> Any:
+    return batches[0]
 
 
 def _record(row: int, prediction: Prediction) -> dict[str, Any]:

@@ -15,15 +15,14 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
+from unival.batching.reading import Current, Item, Reading
 from unival.core.children import end_with_parent
-from unival.data.dataset import SpecDataset
-from unival.data.reading import Current, Item
 from unival.errors import UnivalError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +34,17 @@ _TENSORS = 16  # of a batch, about
 _UNSENT = 71  # exit code of a worker that could not hand its rows over (EX_OSERR)
 
 
+class Rows(Protocol):
+    """What the workers read: ``rows[item]``, with the notes that they leave and the rows that are given up."""
+
+    reading: Reading
+    given_up: set[Item]
+    media_timeout: float
+
+    def __getitem__(self, item: Item) -> Any: ...
+    def place(self, item: Item) -> str: ...
+
+
 class EpochLoader:
     """Batches of rows in the order that is given; iterate once.
 
@@ -43,7 +53,7 @@ class EpochLoader:
 
     def __init__(
         self,
-        dataset: SpecDataset,
+        dataset: Rows,
         batches: Sequence[list[Item]],
         collate: Callable[[list[Any]], Any],
         workers: int = 0,
@@ -151,7 +161,7 @@ class EpochLoader:
 class _Worker:
     """What a worker does first: end with its parent, leave Ctrl-C to it, and die when it cannot hand rows over."""
 
-    def __init__(self, dataset: SpecDataset) -> None:
+    def __init__(self, dataset: Rows) -> None:
         self.reading, self.parent = dataset.reading, os.getpid()
 
     def __call__(self, number: int) -> None:
