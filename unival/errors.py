@@ -91,6 +91,8 @@ def explained(error: BaseException) -> str | None:
     full = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     if full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory: {said(error)}; give a smaller --batch-size, or smaller inputs"
+    if isinstance(error, ValueError) and str(error) == "embedded null byte":
+        return "a name holds a NUL character"
     if isinstance(error, RecursionError):
         return "an input is nested too deeply"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] != "unival":

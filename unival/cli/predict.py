@@ -70,16 +70,22 @@ def _predict(args: argparse.Namespace, out: Path, work: Path) -> int:
 
     if args.restart:
         shutil.rmtree(work, ignore_errors=True)
+    new = not work.exists()
     make_folder(work)
-    request = request_of(
-        args,
-        table=_table(args, work),
-        out=str(work),
-        restart=False,  # it would discard the table of inputs as well
-        scored=False,
-        allow_missing_media=True,
-    )
-    predicted = predict(request)
+    try:
+        request = request_of(
+            args,
+            table=_table(args, work),
+            out=str(work),
+            restart=False,  # it would discard the table of inputs as well
+            scored=False,
+            allow_missing_media=True,
+        )
+        predicted = predict(request)
+    except BaseException:
+        if new and not any((work / "parts").glob("*")):  # nothing is predicted that could be gone on with
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     if predicted is None:
         return 0
     lines = list(_answers(predicted.evaluation))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from unival.core.files import check_folder
-from unival.errors import DataError
+from unival.errors import ConfigError, DataError
 from unival.report import write_report
 
 
@@ -37,9 +37,15 @@ def run(args: argparse.Namespace) -> int:
         if not found:
             raise DataError("no result.json in this folder; evaluate a checkpoint first", path=name)
         files += found
-    logs = dict(entry.split("=", 1) for entry in args.log)
-    figures = dict(entry.split("=", 1) for entry in args.figure)
+    logs, figures = _pairs("--log", args.log), _pairs("--figure", args.figure)
     report = write_report(files, args.out, logs=logs or None, title=args.title, figures=figures)
     print(report.table)
     print(f"pictures: {report.page}, {report.sheet}; curves: {report.curves}")
     return 0
+
+
+def _pairs(option: str, entries: list[str]) -> dict[str, str]:
+    for entry in entries:
+        if "=" not in entry:
+            raise ConfigError(f"{option} '{entry}' is not NAME=FILE")
+    return dict(entry.split("=", 1) for entry in entries)

@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises ConfigError where that cannot be."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:
         raise ConfigError(f"cannot listen on {host} port {port} ({error}): give another --port") from None
 
 

@@ -16,6 +16,8 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 _BROKEN = re.compile(r"\s*[\r\n]+(?!  \S)\s*")  # lists are indented by two blanks and stay lists
 
+_ENDLESS = re.compile(r"\S{1000,}")  # a value of thousands of digits hides what is wrong with it
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose refusals are one line; the usage is a ``--help`` away."""
@@ -47,6 +49,6 @@ def report_failure(error: BaseException) -> int:
     line = explained(error)
     if line is None:
         raise error
-    line = _BROKEN.sub(" ", line)
+    line = _ENDLESS.sub(lambda word: shortened(word[0]), _BROKEN.sub(" ", line))
     print(f"error: {line}", file=sys.stderr, flush=True)
     return USER_ERROR

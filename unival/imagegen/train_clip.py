@@ -19,6 +19,7 @@ from torch import Tensor
 
 from unival.core.files import check_file, replacing, write_text
 from unival.core.installation import install_extra
+from unival.core.options import check_types
 from unival.core.seeding import rng_for
 from unival.errors import ConfigError
 from unival.metrics.images import ClipScorer, new_clip, r_precision
@@ -45,6 +46,9 @@ class ClipSettings:
     seed: int = field(default=7, metadata={"help": "seed of weights, order and shifts"})
 
     def __post_init__(self) -> None:
+        check_types(self, "option")
+        if min(self.width, self.patch_size, self.image_size, self.context_length) < 1:
+            raise ConfigError("width, patch_size, image_size and context_length must be above 0")
         if self.width % HEAD_WIDTH or self.image_size % self.patch_size:
             raise ConfigError(
                 f"width {self.width} must be a multiple of {HEAD_WIDTH}, image_size {self.image_size} one of "
