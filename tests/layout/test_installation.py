@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ REPORT = "import unival, unival.tasks; print(unival.__file__, unival.tasks.__fil
 
 def clone(to: Path) -> Path:
     """Copy what an installation needs."""
-    for name in ("unival", *FOLDERS):
+    for name in ("unival", *FOLDERS, "configs"):
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, to / name)
@@ -44,6 +45,12 @@ def imported(cwd: Path, site: Path | None, code: str = REPORT) -> list[str]:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
+
+
+def libraries() -> str:
+    """Code that makes what is installed here importable behind what is tested, our own package not."""
+    yaml = Path(importlib.util.find_spec("yaml").origin).parents[1]  # type: ignore[union-attr,arg-type]
+    return f"import sys; sys.path.append({str(yaml)!r})\n"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +100,16 @@ def test_a_wheel_keeps_to_its_own_folders(home: Path) -> None:
         str(site / "unival" / "tasks" / "__init__.py"),
         "[]",
     ]
+    catalogue = (
+        "from unival.checkpoint.catalogue import read_entries; from unival.core.paths import recipes\n"
+        "from unival.core.recipe import load_recipe\n"
+        "entry = read_entries()['unival_caption_stage_1']\n"
+        "print(load_recipe(entry.recipe_path()).choices['task'], recipes())"
+    )
+    task, folder = imported(home, site, libraries() + catalogue)
+    assert task == "caption" and Path(folder) == site / "unival" / "configs", (
+        "the recipes come with the wheel"
+    )
 
 
 def test_the_command_for_an_extra_fits_the_installation(

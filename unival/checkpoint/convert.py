@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unival.checkpoint.catalogue import local_path
 from unival.checkpoint.export import export_fairseq, export_huggingface
 from unival.checkpoint.folder import save_folder
 from unival.checkpoint.identify import size_of
@@ -24,7 +25,7 @@ def convert(
     bpe_dir: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
 ) -> tuple[Path, list[str]]:
-    """Read ``source`` (a ``.pt`` file or a folder) and write it as ``to``; returns (path, report lines).
+    """Read ``source`` (file, folder or name of the catalogue) and write it as ``to``; returns (path, report lines).
 
     weights: "raw", "ema" or "auto"; bpe_dir: vocabulary of a released file; prompts: templates to keep with
     the checkpoint instead of its own. Strict: an entry that does not fit is an error that lists them all.
@@ -32,6 +33,7 @@ def convert(
     """
     if to not in FORMATS:
         raise ConfigError(f"format '{to}' is not one of {', '.join(FORMATS)}.{nearest(to, FORMATS)}")
+    source = local_path(source)
     if Path(out).resolve() == Path(source).resolve():
         raise ConfigError(f"'{out}' is the source itself; name another output")
     check_overrides(prompts or {})

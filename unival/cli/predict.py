@@ -121,10 +121,11 @@ def _table(args: argparse.Namespace, work: Path) -> str:
 
 def _asked(args: argparse.Namespace) -> tuple[str, str]:
     """Return task and modality: the command line's, else those the checkpoint was trained for."""
+    from unival.checkpoint.catalogue import local_path
     from unival.checkpoint.header import Header
     from unival.specs.reference import resolve_task
 
-    trained = Header.read(args.checkpoint).task
+    trained = Header.read(local_path(args.checkpoint)).task
     name = args.task or trained.get("name")
     if name is None or name == "pretrain":
         raise ConfigError(

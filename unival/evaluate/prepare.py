@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from unival.checkpoint.catalogue import local_path
 from unival.checkpoint.header import CODES_AND_BINS
 from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.checkpoint.resolve import Resolved, Wanted, resolve
@@ -40,6 +41,7 @@ def prepare(request: Request) -> Prepared:
 
     Raises ConfigError, CheckpointError and DataError for what cannot be evaluated.
     """
+    request = replace(request, checkpoint=str(local_path(request.checkpoint)))
     recipe = read_recipe(request.recipe) if request.recipe else None
     extra = recipe.extra if recipe else {}
     # a folder holds one set of weights, so that a recipe has nothing to choose there

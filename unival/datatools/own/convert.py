@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unival.core.files import Output
-from unival.core.paths import base_folder, root
+from unival.core.paths import recipes, root
 from unival.datatools.own.report import MISSING, Report
 from unival.datatools.own.rows import usable
 from unival.datatools.own.sources import Request, read_source
@@ -20,7 +20,7 @@ from unival.specs import TaskSpec
 from unival.specs.answers import one_answer
 from unival.specs.base import is_absent
 
-STARTER = Path("configs/own_data/starter.yaml")
+STARTER = Path("own_data/starter.yaml")  # below the shipped recipes
 TEXT_FIELDS = ("caption", "question", "answer", "answers", "text", "hypothesis")
 
 
@@ -103,11 +103,11 @@ def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
 
 
 def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]) -> Path | None:
-    """Write the recipe of a first training; None where the configs of a checkout are not at hand."""
+    """Write the recipe of a first training; None where the shipped recipes are not at hand."""
     from unival.core.recipe import write_yaml
     from unival.specs.reference import REFERENCE_TASKS
 
-    starter = base_folder() / STARTER
+    starter = recipes() / STARTER
     if not starter.is_file() or "val" not in tables:
         return None
     data = root("UNIVAL_DATA").resolve()
