@@ -78,9 +78,9 @@ def register(spec: Spec) -> Spec:
 
 
 def all_options() -> type[SpecOptions]:
-    """Return ``SpecOptions`` with the options that tasks of one's own add: flags, recipes and calls take them all."""
+    """Return ``SpecOptions`` with the options that single tasks add: flags, recipes and calls take them all."""
     own = tuple(
-        dict.fromkeys(spec.options_class for spec in OWN.values() if spec.options_class is not SpecOptions)
+        dict.fromkeys(spec.options_class for spec in SPECS.values() if spec.options_class is not SpecOptions)
     )
     return _joined(own) if own else SpecOptions
 
