@@ -36,6 +36,7 @@ TINY = {
         "resnet_type": "resnet10t", "video_encoder_name": "all_resnext14",
         "image_bucket_size": 8, "token_bucket_size": 32,
         "freeze_encoder_embedding": False, "freeze_decoder_embedding": False, "freeze_video_encoder": True,
+        "freeze_audio_encoder": True, "freeze_image_encoder": True,
         "resnet_model_path": None, "video_model_path": None, "audio_model_path": None,
     },
     "inputs": {
