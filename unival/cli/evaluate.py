@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     from unival.evaluate import paper
     from unival.evaluate.runner import evaluate
 
-    request, table, reasons = request_of(args), None, []
+    request = request_of(args)
+    table: PaperTable | None = None
+    reasons: list[str] = []
     if args.paper is not None:
         request, table, reasons = in_columns(request, args.paper or None)
     result = evaluate(request)

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     reproduce.check_files(entry, target, args.checkpoint)
     words = [args.checkpoint or str(entry.path)]
     words += [expand(target.table)] if target.table else []
-    request, table, reasons = parse([*words, "--recipe", str(entry.recipe_path()), *extra]), None, []
+    request = parse([*words, "--recipe", str(entry.recipe_path()), *extra])
+    table: paper.PaperTable | None = None
+    reasons: list[str] = []
     if args.paper:
         request, table, reasons = in_columns(request, entry.paper_table)
     elif target.metric in paper.PROGRAMS and not request.metrics:  # computed on request only
