@@ -48,7 +48,7 @@ EXTRAS = {
     "train": {"fairseq-fixed": "training", "tensorboard": "training curves", "matplotlib": "plots"},
     "parquet": {"pyarrow": "Parquet and Arrow tables"},
     "wandb": {"wandb": "curves in Weights & Biases"},
-    "java-metrics": {"pycocoevalcap": "METEOR and SPICE"},
+    "java-metrics": {"pycocoevalcap": "METEOR, the official tokeniser"},
     "imagegen": {"open_clip_torch": "CLIP similarity", "torch-fidelity": "FID and Inception Score"},
     "demo": {"gradio": "web page", "fastapi": "server", "uvicorn": "server"},
 }
