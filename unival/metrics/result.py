@@ -129,5 +129,5 @@ def _type_hint(unknown: Sequence[Any], references: Mapping[Any, Any]) -> str:
 
     if any(other(key) in references for key in unknown[:_LISTED]):
         kind = "strings" if isinstance(unknown[0], str) else "numbers"
-        return f"; the predicted ids are {kind} and the reference ids are not: convert one side (unival score: --ids str)"
+        return f"; the predicted ids are {kind} and the reference ids are not: convert one side (--ids str)"
     return ""
