@@ -347,7 +347,8 @@ class UnivalTrainer(Trainer):
         return norm
 
     def get_train_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        self._iterator = super().get_train_iterator(*args, **kwargs)
+        with WATCHDOG.paused():  # the index of a large table may be made here
+            self._iterator = super().get_train_iterator(*args, **kwargs)
         self._iterator.waiting = self._stop_while_waiting
         return self._iterator
 

@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_any_text()
     set_up_logging()
     REQUEST.watch()
-    REQUEST.at_once = os.environ.get("WORLD_SIZE", "") in ("", "1")  # else the other ranks would wait
+    REQUEST.at_once = os.environ.get("WORLD_SIZE", "") in ("", "1")  # other processes would wait for this one
     try:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
         from fairseq.distributed import utils as distributed_utils
@@ -213,6 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     claim = None
     try:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
+        if args.distributed_world_size > 1:
+            REQUEST.at_once = False
         check_folder(args.save_dir)
         if not args.distributed_rank:
             claim = take(args.save_dir)

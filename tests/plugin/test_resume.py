@@ -83,6 +83,9 @@ def test_finetuning_that_is_resumed_takes_its_own_weights(train, tables):
     one, other = weights(first.folder)["model"], weights(begun.folder)["model"]
     name = "decoder.layers.0.fc1.weight"
     assert torch.allclose(one[name], other[name], atol=1e-7) and begun.records[0]["update"] == 1
+    (first.folder / "checkpoint_last.pt").unlink()  # of use for a first start alone
+    more = train("caption", data, start, "--max-update=2", name="begun").ok()
+    assert more.records[-1]["update"] == 2
 
 
 def test_a_kill_while_saving_leaves_a_good_checkpoint(tmp_path):

@@ -61,7 +61,8 @@ class Watchdog:
             yield
         finally:
             self._pauses -= 1
-            self._last = time.monotonic()
+            if self._last:
+                self._last = time.monotonic()
 
     def _watch(self) -> None:
         while True:
