@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,37 @@ from unival.errors import ConfigError, DataError, nearest
 from unival.tables.base import FileTable
 from unival.tables.layouts import Layout
 from unival.tables.row import listing
+
+# what people call columns; beside two other short words a line of them is no row
+_OTHER_NAMES = frozenset(
+    [
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "path",
+        "img",
+        "image_path",
+        "image_file",
+        "image_id",
+        "video_path",
+        "audio_path",
+        "url",
+        "text",
+        "sentence",
+        "description",
+        "title",
+        "captions",
+        "label",
+        "query",
+        "prompt",
+        "answers",
+        "phrase",
+        "expression",
+        "bbox",
+    ]
+)
+_NAME = re.compile(r"[^\W\d][\w -]{0,30}([;|,\t][ \w-]{1,30})*")  # the separators: of a line that is one cell
 
 
 class DelimitedTable(FileTable):
@@ -48,6 +80,9 @@ class DelimitedTable(FileTable):
             )
         first = self._cells(self._raw(0), 0)
         self._width = len(first)
+        # people write names with other capitals; the task's spelling is used where it is not taken
+        wanted = (*required, *optional, *(layout.orders[0] if layout is not None and not required else ()))
+        first = _spelled(first, wanted)
         if header is None:
             by_name = header = layout is None or self._is_header(first, required, optional, layout)
         else:  # an explicit header is read by position only where the positions are explicit too
@@ -82,14 +117,29 @@ class DelimitedTable(FileTable):
         held = len({*wanted, *optional} & set(first))
         if wanted and not missing:
             return True
-        if held < 2 or not wanted:
+        if not wanted:
             return held >= 2
+        if held < 2:
+            self._check_names(first, missing, held, layout)
+            return False
         raise DataError(
             f"the first line looks like a header ({listing(first)}) but lacks {listing(missing)}; rename the "
             "column, map it with 'fields:', or set 'header: false' if this line is a row",
             path=self.path,
             line=1,
         )
+
+    def _check_names(self, first: list[str], missing: list[str], held: int, layout: Layout | None) -> None:
+        """Raise DataError for a first line that is a header under other names, and no row of a layout."""
+        narrow = layout is not None and len(first) < len(layout.columns)
+        if _are_names(first) and (held or narrow or not _OTHER_NAMES.isdisjoint(map(str.casefold, first))):
+            raise DataError(
+                f"the header lacks {listing(missing)}; it has {listing(first)}. Rename the column, map it "
+                "('fields:' of a table description, --columns of 'unival data convert'), or set 'header: false' if "
+                f"this line is a row{separator_hint(first, self.path)}",
+                path=self.path,
+                line=1,
+            )
 
     def _named(self, first: list[str]) -> dict[str, int]:
         names: dict[str, int] = {}
@@ -144,6 +194,22 @@ class DelimitedTable(FileTable):
             return dict(zip(self.columns, cells, strict=True))
         picked = self._pick(cells)
         return dict(zip(self.columns, picked if len(self.columns) > 1 else (picked,), strict=True))
+
+
+def _spelled(first: list[str], wanted: Sequence[str]) -> list[str]:
+    """Return a first line with blanks around names taken off and names in other capitals as ``wanted`` has them."""
+    cells = [cell.strip() for cell in first]
+    plain = [cell.casefold() for cell in cells]
+    for name in wanted:
+        if name not in cells and plain.count(name.casefold()) == 1:
+            cells[plain.index(name.casefold())] = name
+    return cells
+
+
+def _are_names(first: Sequence[str]) -> bool:
+    """Whether a first line can only be a header: short distinct words, where a row has numbers, paths or base64."""
+    short = all(_NAME.fullmatch(cell) for cell in first)
+    return short and len(set(first)) == len(first) and not any(cell.isdigit() for cell in first)
 
 
 def require(table: Any, names: Sequence[str]) -> None:
