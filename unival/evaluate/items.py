@@ -7,6 +7,7 @@ from typing import Any
 
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.answers import human_answers
+from unival.specs.subjects import Subjects
 from unival.tables import Table
 
 
@@ -31,14 +32,16 @@ def gather(
 
     Where a task joins ids, rows with one id are one item with all their references; otherwise each row is
     one. Every target is read, so that a bad one shows before anything is predicted; without ``targets`` none
-    is. Raises DataError.
+    is. Raises DataError, also for rows of one id that are about different media.
     """
     groups: dict[Any, list[int]] = {}
     references: dict[Any, Any] = {}
     seen: dict[Any, set[str]] = {}  # a picture may have twenty thousand captions
     raw: dict[Any, Any] = {}
     names: dict[Any, str] = {}
+    subjects = Subjects(spec)
     for number, row in enumerate(table):
+        subjects.check(row)
         name = spec.item_id(row)
         key = name if spec.joins_ids else number
         if limit is not None and key not in groups and len(groups) == limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -67,3 +68,37 @@ def _by_rate(num_frames: int, length: int, wanted: float, fps: float | None) -> 
     seconds = np.arange(step / 2, length / fps + step / 2, step)
     indices = [int(i) for i in np.around(seconds * fps) if i < length] or [0]
     return indices[:num_frames] if num_frames > 0 else indices
+
+
+def variable_times(
+    packets: Sequence[tuple[int | None, int | None]], seconds: float | None
+) -> tuple[np.ndarray | None, float | None]:
+    """Return when the frames of a video of varying rate appear (float64, ascending, the first at 0), in units of
+    its mean frame duration, and its mean rate in frames a second; (None, None) for a constant rate.
+
+    packets: (time stamp, duration) of each frame in the units that last ``seconds``. Frames that are late or early
+    by up to 1.5 frames or 2 % of the video, as rounding, dropped frames and changes of the clock make them, do not
+    make the rate vary: the reference counts frames, and for such videos so does this.
+    """
+    stamps = np.array([stamp for stamp, _ in packets if stamp is not None], dtype=np.float64)
+    if seconds is None or len(stamps) < 3 or len(stamps) < len(packets):
+        return None, None
+    last = int(stamps.argmax())
+    stamps.sort()
+    steps = np.diff(stamps)
+    length = stamps[-1] - stamps[0] + float(packets[last][1] or np.median(steps))
+    if steps.max() == 0 or steps.max() > 0.6 * length:  # no stamps, or one that is damaged
+        return None, None
+    mean = length / len(stamps)
+    times = (stamps - stamps[0]) / mean
+    if np.abs(times - np.arange(len(times))).max() <= max(1.5, 0.02 * len(times)):
+        return None, None
+    return times, 1.0 / (mean * seconds)
+
+
+def shown_at(indices: Sequence[int], times: np.ndarray | None) -> list[int]:
+    """Return the frames shown where frames of a constant rate would be: in the middle of each one's time."""
+    if times is None:
+        return list(indices)
+    middles = np.asarray(indices) + 0.5
+    return [int(i) for i in np.searchsorted(times, middles, side="right") - 1]

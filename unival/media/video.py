@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unival.media.container import decoded, open_stream, packets
-from unival.media.frames import check_sampling, frame_indices
+from unival.media.frames import check_sampling, frame_indices, shown_at, variable_times
 from unival.media.source import DEFAULT_LIMITS, Limits, MediaError, Opened, Source, open_source, reading
 
 
@@ -21,7 +21,8 @@ def read_video(
     """Read ``num_frames`` frames as uint8 (F, h, w, 3), chosen by ``unival.media.frames.frame_indices``.
 
     Always F = num_frames: too few frames repeat the last one (sampling "fps<x>" with num_frames 0 gives
-    as many as the video has). Animated GIFs work. A rotation of 90, 180 or 270 degrees stored in the
+    as many as the video has). Where the frame rate clearly varies (telephones), frames are chosen by the time at
+    which they are shown; a video of constant rate gives the frames that counting gives. Animated GIFs work. A rotation of 90, 180 or 270 degrees stored in the
     file is applied, any other value ignored. Pixels are as stored: the sample aspect ratio is ignored
     (reference behaviour).
     A damaged or cut-off file gives the frames that decode, chosen over their real number, so the result
@@ -31,14 +32,14 @@ def read_video(
     check_sampling(num_frames, sampling, rng)
     opened = open_source(source, name)
     with reading(opened.name):
-        length, fps = _count(opened, limits)
+        length, fps, times = _count(opened, limits)
         # Packets say how many frames to expect. When fewer decode, choose again among those.
         for _ in range(2):
-            indices = frame_indices(num_frames, length, sampling, rng, fps)
+            indices = shown_at(frame_indices(num_frames, length, sampling, rng, fps), times)
             frames, found = _pick(opened, set(indices), limits)
             if len(frames) == len(set(indices)):
                 break
-            length = found
+            length, times = found, None
         else:
             raise MediaError(opened.name, "gives a different number of frames each time it is decoded")
     clip = np.stack([frames[i] for i in indices])
@@ -47,15 +48,21 @@ def read_video(
     return clip
 
 
-def _count(opened: Opened, limits: Limits) -> tuple[int, float | None]:
-    """Expected number of frames (at least 1) and frames a second, without decoding."""
+def _count(opened: Opened, limits: Limits) -> tuple[int, float | None, np.ndarray | None]:
+    """Expected number of frames (at least 1), frames a second, and where the rate varies the times at which the
+    frames appear, in mean frames from the start; without decoding."""
     with open_stream(opened, "video") as (container, stream):
         _check_size(opened.name, stream.codec_context.width, stream.codec_context.height, limits)
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-        count = sum(
-            not packet.is_discard for packet in packets(opened, container, stream, limits.video_packets)
-        )
-    return max(count, 1), float(rate) if rate else None
+        found = [
+            (packet.pts, packet.duration)
+            for packet in packets(opened, container, stream, limits.video_packets)
+            if not packet.is_discard
+        ]
+        seconds = float(stream.time_base) if stream.time_base else None
+    times, mean = variable_times(found, seconds)
+    fps = mean if times is not None else float(rate) if rate else None
+    return max(len(found), 1), fps, times
 
 
 def _pick(opened: Opened, wanted: set[int], limits: Limits) -> tuple[dict[int, np.ndarray], int]:

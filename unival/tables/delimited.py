@@ -14,34 +14,12 @@ from unival.tables.layouts import Layout
 from unival.tables.row import listing
 
 # what people call columns; beside two other short words a line of them is no row
-_OTHER_NAMES = frozenset(
-    [
-        "file",
-        "filename",
-        "file_name",
-        "filepath",
-        "path",
-        "img",
-        "image_path",
-        "image_file",
-        "image_id",
-        "video_path",
-        "audio_path",
-        "url",
-        "text",
-        "sentence",
-        "description",
-        "title",
-        "captions",
-        "label",
-        "query",
-        "prompt",
-        "answers",
-        "phrase",
-        "expression",
-        "bbox",
-    ]
-)
+_OTHER_NAMES = {
+    *("file", "filename", "file_name", "filepath", "path", "img", "url", "bbox"),
+    *("image_path", "image_file", "image_id", "video_path", "audio_path"),
+    *("text", "sentence", "description", "title", "captions", "label", "phrase", "expression"),
+    *("query", "prompt", "answers"),
+}
 _NAME = re.compile(r"[^\W\d][\w -]{0,30}([;|,\t][ \w-]{1,30})*")  # the separators: of a line that is one cell
 
 

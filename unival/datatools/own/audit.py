@@ -16,6 +16,7 @@ from unival.media import MediaError, MediaLoader
 from unival.media.endings import kind_of
 from unival.specs import SpecOptions, TaskSpec, all_options
 from unival.specs.preparation import prepare_row
+from unival.specs.subjects import Subjects
 from unival.tables import Row, Table
 from unival.vocabulary.vocabulary import Vocabulary
 
@@ -99,6 +100,7 @@ def audit(
     lookup = _Lookup(full.root, full.table_dir)
     sampled = set(evenly(range(len(table)), decode))
     ids: set[str] = set()
+    subjects = Subjects(spec)
     for number in range(len(table)):
         place = f"{table.path}, row {number + 1}"
         try:
@@ -114,6 +116,7 @@ def audit(
                 seed=options.seed,
             )
             _count(found, spec, row, examples, options, ids)
+            subjects.check(row)
             found.decoded += number in sampled
         except MediaError as error:
             found.problems.append(Problem(place, str(error), "media"))
