@@ -22,9 +22,9 @@ def read_video(
 
     Always F = num_frames: too few frames repeat the last one (sampling "fps<x>" with num_frames 0 gives
     as many as the video has). Where the frame rate clearly varies (telephones), frames are chosen by the time at
-    which they are shown; a video of constant rate gives the frames that counting gives. Animated GIFs work. A rotation of 90, 180 or 270 degrees stored in the
-    file is applied, any other value ignored. Pixels are as stored: the sample aspect ratio is ignored
-    (reference behaviour).
+    which they are shown; a video of constant rate gives the frames that counting gives. Animated GIFs work.
+    A rotation of 90, 180 or 270 degrees stored in the file is applied, any other value ignored. Pixels are as
+    stored: the sample aspect ratio is ignored (reference behaviour).
     A damaged or cut-off file gives the frames that decode, chosen over their real number, so the result
     depends only on the file. Memory holds the chosen frames only; one decoder thread.
     Raises MediaError (no video stream, nothing decodes, beyond a limit), ConfigError for bad arguments.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,9 @@ class Model:
     fisher: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.path, os.PathLike):
+            object.__setattr__(self, "path", os.fspath(self.path))
+        options.check_types(self, "model")
         path = Path(self.path)
         default = path.name if path.suffix != ".pt" else path.parent.name
         object.__setattr__(self, "name", self.name or default)
@@ -59,8 +63,12 @@ class Part:
     def __post_init__(self) -> None:
         for name in ("include", "exclude"):
             value = getattr(self, name)
-            patterns = tuple([value] if isinstance(value, str) else value)
+            patterns = tuple([value] if isinstance(value, str) else listed(name, value))
             for pattern in patterns:
+                if not isinstance(pattern, str):
+                    raise ConfigError(
+                        f"'{name}' of a part is {value!r}: expected names of modules or expressions"
+                    )
                 try:
                     re.compile(MODULES.get(pattern, pattern))
                 except re.error as error:
@@ -69,7 +77,7 @@ class Part:
                         f"modules: {', '.join(MODULES)}.{nearest(pattern, MODULES)}"
                     ) from None
             object.__setattr__(self, name, patterns)
-        object.__setattr__(self, "coefficients", tuple(float(c) for c in self.coefficients))
+        object.__setattr__(self, "coefficients", numbers("coefficients", self.coefficients))
 
     def covers(self, key: str) -> bool:
         """True when this part decides the coefficients of a weight."""
@@ -114,12 +122,16 @@ class MergeRecipe:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
+        for name in ("out", "base"):
+            if isinstance(value := getattr(self, name), os.PathLike):
+                set_(self, name, os.fspath(value))
+        options.check_types(self, "merge option", skip=("models", "parts", "recompute", "lambdas"))
         if not self.models:
             raise ConfigError("'models' is empty: list the checkpoints to merge")
-        set_(self, "models", tuple(built(m, Model, text="path") for m in self.models))
-        set_(self, "parts", tuple(built(p, Part) for p in self.parts))
-        set_(self, "recompute", tuple(built(t, Measured) for t in self.recompute))
-        set_(self, "lambdas", tuple(float(x) for x in self.lambdas))
+        set_(self, "models", tuple(built(m, Model, text="path") for m in listed("models", self.models)))
+        set_(self, "parts", tuple(built(p, Part) for p in listed("parts", self.parts)))
+        set_(self, "recompute", tuple(built(t, Measured) for t in listed("recompute", self.recompute)))
+        set_(self, "lambdas", numbers("lambdas", self.lambdas))
         choice("method", self.method, METHODS)
         choice("only_some", self.only_some, ONLY_SOME)
         choice("batchnorm", self.batchnorm, BATCHNORM)
@@ -228,6 +240,21 @@ class MergeRecipe:
         return [
             self.with_coefficients((x, 1 - x), out=os.path.join(self.out, _folder(x))) for x in self.lambdas
         ]
+
+
+def listed(name: str, value: Any) -> Sequence[Any]:
+    """Return a value that is a list; ConfigError for a text or anything else."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"'{name}' is {value!r}: expected a list")
+    return value
+
+
+def numbers(name: str, values: Any) -> tuple[float, ...]:
+    """Return a list of finite numbers; ConfigError for anything else."""
+    for value in listed(name, values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(f"'{name}' holds {value!r}: expected finite numbers")
+    return tuple(float(value) for value in values)
 
 
 def _folder(value: float) -> str:

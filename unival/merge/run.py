@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,8 @@ def merge(recipe: MergeRecipe, say: Say = lambda line: None) -> list[Merged]:
     done = []
     hashes: dict[str, str] = {}
     check_folder(recipe.out)
+    for point in recipe.points():
+        _keep_inputs(point)
     make_folder(Path(recipe.out).parent)
     with TemporaryDirectory(prefix=".merge-", dir=Path(recipe.out).parent) as work:
         sources, base = _open(recipe, Path(work))
@@ -61,6 +64,18 @@ def merge(recipe: MergeRecipe, say: Say = lambda line: None) -> list[Merged]:
         for point in recipe.points():
             done.append(_one(point, sources, base, made, hashes, say))
     return done
+
+
+def _keep_inputs(recipe: MergeRecipe) -> None:
+    """Raise ConfigError where the result would take the place of something that it is made of."""
+    out = os.path.realpath(recipe.out)
+    files = [path for m in recipe.models for path in (m.path, m.fisher)] + [recipe.base, recipe.bpe_dir]
+    for path in filter(None, files):
+        real = os.path.realpath(path)
+        if os.path.commonpath([out, real]) == out:
+            raise ConfigError(
+                f"'out: {recipe.out}' holds '{path}', an input of the merge; name another folder"
+            )
 
 
 def _open(recipe: MergeRecipe, work: Path) -> tuple[list[Source], Source | None]:
@@ -93,7 +108,13 @@ def _one(
         }
         writer = TensorWriter(folder / WEIGHTS, specs)
         for key in writer.order:
-            writer.write(key, merger(key).to(specs[key].dtype))
+            value = merger(key).to(specs[key].dtype)
+            if value.dtype.is_floating_point and not torch.isfinite(value).all():
+                raise CheckpointError(
+                    f"the merged values of {key} do not fit {str(value.dtype).removeprefix('torch.')} (NaN or "
+                    "infinite): take 'dtype: float32', or smaller coefficients"
+                )
+            writer.write(key, value)
         writer.close()
         hashes.update({path: future.result() for path, future in running.items()})
         names = [model.name for model in recipe.models]
@@ -143,15 +164,26 @@ class _Merger:
             return linear(self._weight(key, _shares(coefficients, owners)))
         return self.method.merge(self._weight(key, coefficients))
 
+    def _read(self, source: Source, key: str) -> Tensor:
+        """A weight of a model in the type that merging computes in. Raises CheckpointError for NaN and infinity."""
+        value = _wide(source.read(key))
+        if not torch.isfinite(value).all():
+            bad = int((~torch.isfinite(value)).sum())
+            raise CheckpointError(
+                f"'{source.path}': {bad:,} of {value.numel():,} values of {key} are NaN or infinite: its training "
+                "diverged, or the file is damaged; take another checkpoint"
+            )
+        return value
+
     def _weight(self, key: str, coefficients: Sequence[float]) -> Weight:
         order = [k for k in self.order if k in self.made.owners[key]]
 
         def read(k: int) -> Tensor:
-            return _wide(self.sources[order[k]].read(key))
+            return self._read(self.sources[order[k]], key)
 
         def base() -> Tensor:
             assert self.base is not None
-            return _wide(self.base.read(key))
+            return self._read(self.base, key)
 
         def fisher(k: int) -> Tensor:
             file = self.information[order[k]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unival.core.options import check_types
 from unival.errors import ConfigError
 from unival.evaluate.prepare import prepare
 from unival.evaluate.recipe import read_recipe
@@ -37,6 +39,10 @@ class Measured:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("recipe", "table"):
+            if isinstance(value := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+        check_types(self, "option of a table,")
         if not self.name:
             object.__setattr__(self, "name", Path(self.recipe).stem)
         if self.name != Path(self.name).name:
