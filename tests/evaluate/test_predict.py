@@ -110,3 +110,38 @@ def test_killed_run_goes_on(checkpoint: Path, world: Path, tmp_path: Path) -> No
     assert before.count(b"\n") >= 20
     assert main([*words, "--out", str(broken_off), *FAST[2:]]) == 0
     assert broken_off.read_bytes() == whole.read_bytes()
+
+
+def test_names_and_folders_as_they_come(
+    checkpoint: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name without ending was taken for base64, linked folders were not seen, other formats left out in silence."""
+    picture = next(folder.glob("1.*")).read_bytes()
+    album = tmp_path / "album"
+    for name in ("noext", "deep/a.png", "b.heic", "._c.png", "d.txt"):
+        (album / name).parent.mkdir(parents=True, exist_ok=True)
+        (album / name).write_bytes(picture)
+    with open(os.path.join(os.fsencode(album), b"caf\xe9.png"), "wb") as file:
+        file.write(picture)
+    (album / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "e.png").write_bytes(picture)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "p.jsonl"
+    words = ["predict", str(checkpoint), "album", "album/noext", "--out", str(out), *FAST]
+    assert main(words) == 0
+    found = lines(out)
+    names = [os.path.relpath(line["image"], album) for line in found]
+    assert names == ["caf\udce9.png", "deep/a.png", "linked/e.png", "noext"]
+    assert len({line["caption"] for line in found}) == 1
+    assert "1 .heic" in (said := capsys.readouterr().err) and "1 hidden" in said and "1 no ending" in said
+    assert main(["predict", str(checkpoint), "album/absent/x.png", "--out", str(out)]) == 2
+    assert "its folder 'album/absent' does not exist" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "x.heic").touch()
+    assert main(["predict", str(checkpoint), "none", "--out", str(out)]) == 2
+    assert "it holds 1 .heic" in capsys.readouterr().err

@@ -7,7 +7,9 @@ import glob
 import json
 import os
 import shutil
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,13 +112,21 @@ def _table(args: argparse.Namespace, work: Path) -> str:
         wanted = "needs --text (what is asked about every file)" if column else "takes no --text"
         raise ConfigError(f"task '{task}' {wanted}")
     asked = {} if column is None else {column: args.text}
-    rows = [{modality: os.path.abspath(file), **asked} for file in _files(args.inputs, modality)]
+    rows = [{modality: _reference(file), **asked} for file in _files(args.inputs, modality)]
     table = work / "inputs.jsonl"
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     # an untouched file keeps its index and the identity of a run that goes on
     if not table.exists() or table.read_bytes() != encoded(text):
         write_text(table, text)
     return str(table)
+
+
+def _reference(file: str) -> str:
+    """A path as a table holds it: in a table a name without a dot would be base64."""
+    from unival.media.names import absolute
+
+    place = absolute(file)
+    return place if "." in place else os.path.join(os.path.dirname(place), ".", os.path.basename(place))
 
 
 def _asked(args: argparse.Namespace) -> tuple[str, str]:
@@ -139,22 +149,41 @@ def _asked(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _files(inputs: list[str], modality: str) -> list[str]:
-    from unival.media.endings import ENDINGS
+    """Return the files to predict: those named, and those of a folder whose name says the modality.
+
+    What a folder holds beside them is counted on stderr.
+    """
+    from unival.media.names import absence, existing
 
     found: list[str] = []
     for name in inputs:
-        if os.path.isdir(name):
-            within = sorted(
-                str(path) for path in Path(name).rglob("*") if path.suffix.lower() in ENDINGS[modality]
-            )
-        elif os.path.exists(name):
-            within = [name]
-        else:
+        place = existing(name)
+        if place is None:
             within = sorted(glob.glob(name, recursive=True))
-        if not within:
-            raise DataError(f"no {modality} file there ({', '.join(ENDINGS[modality])})", path=name)
+            if not within:
+                raise DataError(f"no {modality} file there ({absence(name)})", path=name)
+        else:
+            within = _of_folder(place, modality) if os.path.isdir(place) else [place]
         found += within
     return list(dict.fromkeys(found))
+
+
+def _of_folder(folder: str, modality: str) -> list[str]:
+    from unival.media.endings import ENDINGS
+    from unival.media.names import files_below
+
+    names, hidden = files_below(folder)
+    kinds = Counter(os.path.splitext(name)[1].lower() or "no ending" for name in names)
+    passed = {kind: count for kind, count in kinds.most_common() if kind not in ENDINGS[modality]}
+    left = ", ".join(f"{count:,} {kind}" for kind, count in passed.items())
+    left += f"{', ' if left and hidden else ''}{f'{hidden:,} hidden' if hidden else ''}"
+    within = [name for name in names if os.path.splitext(name)[1].lower() in ENDINGS[modality]]
+    if not within:
+        holds = f"; it holds {left}" if left else ""
+        raise DataError(f"no {modality} file there ({', '.join(ENDINGS[modality])}){holds}", path=folder)
+    if left:
+        print(f"{folder}: files that are no {modality} are passed over: {left}", file=sys.stderr)
+    return [os.path.join(folder, name) for name in within]
 
 
 def _answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
@@ -167,7 +196,7 @@ def _answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
         line: dict[str, Any] = {"id": item.id}
         media = row.get(spec.modality, None)
         if isinstance(media, str) and "." in media:
-            line[spec.modality] = media
+            line[spec.modality] = media.replace("/./", "/")
         if column is not None:
             line[column] = row.get(column, None)
         if "error" in record:

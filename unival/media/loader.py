@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
+_LONGEST_NAME = 255  # no picture in base64 is that short
+
+
 class MediaLoader:
     """Resolves media references and decodes them.
 
     A reference is a string, a path, a file's bytes, or a medium in memory (unival.media.memory). A string
     with a "." in it is a path: absolute or below ``root``, or below ``table_dir`` (the folder of the table)
     without a root. "x.tar/member" is a member of an uncompressed archive, and ``root`` may be such an archive
-    itself; "x.parquet/7/image" is a cell of a Parquet or Arrow file. A string without a "." is the file's
-    content in base64, standard or URL-safe (neither alphabet has the dot). A ``Path`` is a path with or
-    without a dot.
+    itself; "x.parquet/7/image" is a cell of a Parquet or Arrow file. A string without a "." is the name of a
+    file that is there, else its content in base64, standard or URL-safe (neither alphabet has the dot). A ``Path``
+    is a path with or without a dot.
     A relative ``root`` that is not below the working directory is looked up below ``table_dir``.
 
     Holds nothing but strings, so it can be pickled and used in any number of worker processes.
@@ -93,7 +96,7 @@ class MediaLoader:
     def _locate(self, ref: Any) -> tuple[bytes | str, str | None]:
         if isinstance(ref, (bytes, bytearray, memoryview)):
             return bytes(ref), None
-        if isinstance(ref, str) and "." not in ref:
+        if isinstance(ref, str) and "." not in ref and not self._is_name(ref):
             return _from_base64(ref)
         if in_memory(ref):
             raise MediaError(type(ref).__name__, "is no reference to a file: a path or base64 was expected")
@@ -114,6 +117,12 @@ class MediaLoader:
         if member and not os.path.isdir(archive + ".tar"):
             return read_member(existing(archive + ".tar") or archive + ".tar", member), path
         return existing(path) or path, path
+
+    def _is_name(self, text: str) -> bool:
+        """Whether a text without a dot is the name of a file that is there; longer ones are not asked for."""
+        if not 0 < len(text) <= _LONGEST_NAME or "\0" in text:
+            return False
+        return os.path.isfile(os.path.join(self.root or self.table_dir or "", text))
 
 
 def in_memory(ref: Any) -> bool:
