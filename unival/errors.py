@@ -57,7 +57,7 @@ class DataError(UnivalError):
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the choice closest to ``name``, or an empty string."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

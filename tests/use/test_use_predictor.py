@@ -314,3 +314,48 @@ def test_without_the_engine(folder, media):
     )
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.strip().splitlines()) == 3
+
+
+ODD = {
+    "answers, a text": (lambda p, a: p.answer(a, "q?", answers="red"), "answers is 'red': expected a list"),
+    "answers, a number": (lambda p, a: p.answer(a, "q?", answers=5), "answers is 5"),
+    "answers, numbers": (lambda p, a: p.answer(a, "q?", answers=[5]), "answers holds 5"),
+    "answers, none": (lambda p, a: p.answer(a, "q?", answers=[]), "empty list"),
+    "answers, blank": (lambda p, a: p.answer(a, "q?", answers=["a", " "]), "answers holds ' '"),
+    "beam, a text": (lambda p, a: p.caption(a, beam="5"), "beam '5': expected a whole number"),
+    "beam, a fraction": (lambda p, a: p.caption(a, beam=2.5), "beam 2.5: expected a whole number"),
+    "beam, nothing": (lambda p, a: p.caption(a, beam=None), "beam"),
+    "switch, a text": (
+        lambda p, a: p.caption(a, sampling="false"),
+        "sampling 'false': expected true or false",
+    ),
+    "number, not finite": (lambda p, a: p.caption(a, lenpen=math.inf), "lenpen inf"),
+    "n_best, a fraction": (lambda p, a: p.caption(a, n_best=1.5), "n_best is 1.5"),
+    "n_best, a text": (lambda p, a: p.answer(a, "q?", ["a"], n_best="2"), "n_best is '2'"),
+    "n_best, a million": (lambda p, a: p.caption(a, n_best=10**6), "at most 1000"),
+    "mode, a list": (lambda p, a: p.answer(a, "q?", mode=["rank"]), "mode is"),
+    "mode, a number": (lambda p, a: p.answer(a, "q?", mode=5), "mode is 5"),
+    "modality, a number": (lambda p, a: p.caption(a, modality=5), "modality"),
+    "size, a text": (lambda p, a: load(p.name, patch_image_size="x"), "patch_image_size 'x'"),
+    "size, too large": (lambda p, a: load(p.name, patch_image_size=100_000), "at most 4096"),
+    "frames, too many": (lambda p, a: load(p.name, num_frames=10**7), "num_frames"),
+    "sound, too long": (lambda p, a: load(p.name, max_audio_len=10**12), "max_audio_len"),
+    "prompts, a number": (lambda p, a: load(p.name, prompts=5), "prompts 5"),
+    "prompt, a number": (lambda p, a: load(p.name, prompts={"caption.image": 5}), "'caption.image' is 5"),
+    "prompt, no name": (lambda p, a: load(p.name, prompts={5: "a"}), "unknown prompt '5'"),
+    "own answers, a text": (lambda p, a: load(p.name, answers="red"), "answers is 'red'"),
+    "precision, a number": (lambda p, a: load(p.name, precision=5), "precision '5'"),
+    "batch, a text": (lambda p, a: load(p.name, batch_size="16"), "batch_size is '16'"),
+    "batch, a switch": (lambda p, a: load(p.name, batch_size=True), "batch_size is True"),
+    "checkpoint, a number": (lambda p, a: load(5), "checkpoint is 5"),
+    "checkpoint, nothing": (lambda p, a: load(None), "checkpoint is None"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_calls_are_configuration_errors(name, predictor, media):
+    """A text as a list of answers was read letter by letter, "false" switched sampling on, others were TypeErrors."""
+    call, message = ODD[name]
+    with pytest.raises(ConfigError) as error:
+        call(predictor, media / "a.png")
+    assert message in str(error.value) and "\n" not in str(error.value)

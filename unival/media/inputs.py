@@ -26,8 +26,8 @@ def as_reference(given: Any) -> Any:
     """
     from PIL import Image
 
-    if isinstance(given, str):
-        return Path(given)
+    if isinstance(given, str | os.PathLike):
+        return Path(os.fsdecode(given))
     if not in_memory(given) or isinstance(given, (Image.Image, np.ndarray)):
         return given
     if isinstance(given, tuple) and len(given) == 2 and hasattr(given[0], "__len__"):

@@ -63,6 +63,8 @@ class Inference:
         mode: str | None = None,
     ) -> None:
         self.spec, self.options, self.vocabulary = spec, options, vocabulary
+        if mode is not None and not isinstance(mode, str):
+            raise ConfigError(f"inference mode is {mode!r}: expected one of {', '.join((*MODES, *ALIASES))}")
         self.mode = ALIASES.get(mode or "", mode or spec.inference)
         if self.mode not in MODES:
             known = (*MODES, *ALIASES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from unival.predict.inference import Inference, Prediction
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+MOST = 1000  # outputs per input: as many beams as that are searched
 KEPT = 32  # prepared decoders per predictor; each new list of answers makes one
 
 Results = Result | list[Result]
@@ -50,6 +53,8 @@ def load(
     """
     from unival.checkpoint.catalogue import local_path
 
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise ConfigError(f"checkpoint is {checkpoint!r}: expected a path or the name of a published one")
     path = local_path(checkpoint)
     return Predictor(
         load_checkpoint(path, weights, bpe_dir=bpe_dir),
@@ -95,8 +100,7 @@ class Predictor:
             raise ConfigError(
                 f"precision '{precision}' is not one of {', '.join(PRECISIONS)}.{nearest(precision, PRECISIONS)}"
             )
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}: at least 1 is needed")
+        _count("batch_size", batch_size)
         self.device, self.precision, self.batch_size = device_named(device), precision, batch_size
         self.loaded, self.name, self.limits = loaded, name, limits
         self.given = options
@@ -154,7 +158,9 @@ class Predictor:
         With ``answers`` every one of them is scored, the best wins, and the result has a distribution.
         Without, the checkpoint's own list counts when it has one (mode "open": any text).
         """
-        chosen = {"answers": tuple(answers)} if answers is not None else {}
+        from unival.specs.options import answer_texts
+
+        chosen = {"answers": answer_texts(answers)} if answers is not None else {}
         mode = mode or ("rank" if answers is not None else None)
         return self._predict("vqa", media, {"question": question}, modality, n_best, mode, chosen, decoding)
 
@@ -244,8 +250,7 @@ class Predictor:
         n_best: int,
     ) -> Iterator[tuple[int, str, Inference, Prediction]]:
         """Yield (row, modality, decoder, prediction) of every row, batch after batch."""
-        if n_best < 1:
-            raise ConfigError(f"n_best is {n_best}: at least 1 is needed")
+        _count("n_best", n_best, MOST)
         for kind, places in groups.items():
             decoder = self._decoder(task, kind, mode, chosen, decoding, n_best)
             scored = len(decoder.candidates or ()) if decoder.mode == "allcand" else 0
@@ -298,12 +303,13 @@ class Predictor:
             if key in self._decoders:
                 return self._decoders[key]
         from unival.checkpoint.resolve import Wanted, laid_over, resolve
+        from unival.generate import GenerationSettings
         from unival.predict.inference import Inference
 
         asked = Wanted(task, modality, mode, laid_over(self.given, chosen), decoding)
         what = resolve(self.loaded.header, asked)
         settings = what.decoding
-        beams = {**what.spec.generation, **settings}.get("beam", 1)
+        beams = GenerationSettings.of({**what.spec.generation, **settings}).beam
         if n_best > beams and "beam" not in decoding:
             settings["beam"] = n_best
         made = Inference(what.spec, what.options, self.loaded.vocabulary, settings, what.mode)
@@ -316,6 +322,14 @@ class Predictor:
         from unival.batching.batch import to_device
 
         return to_device(batch, self.device, self.precision)
+
+
+def _count(name: str, value: Any, most: int | None = None) -> None:
+    """Raise ConfigError for anything but a whole number from 1 to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ConfigError(f"{name} is {value!r}: a whole number of at least 1 is needed")
+    if most is not None and value > most:
+        raise ConfigError(f"{name} is {value}: at most {most} outputs are kept")
 
 
 def _result(prediction: Any, modality: str, medium: Any, n_best: int, closed: bool) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from unival.core.options import check_fields, check_types, option
-from unival.errors import ConfigError, nearest
+from unival.errors import ConfigError, nearest, shortened
 from unival.imagegen.options import ImageGenOptions
 from unival.vocabulary.prompts import check_overrides
 
@@ -19,13 +19,30 @@ PROTOCOLS = ("unival", "official")
 AUDIO_CROPS = ("centre", "start", "rand")
 
 
+def answer_texts(answers: Any) -> tuple[str, ...]:
+    """Return a closed list of answers; ConfigError for a text, or for a list that holds something else than texts."""
+    listed = (
+        None
+        if isinstance(answers, str | bytes | Mapping) or not hasattr(answers, "__iter__")
+        else tuple(answers)
+    )
+    if listed is None:
+        raise ConfigError(f"answers is {shortened(repr(answers), 80)}: expected a list of texts")
+    if not listed:
+        raise ConfigError("answers is an empty list: name at least one answer")
+    for answer in listed:
+        if not isinstance(answer, str) or not answer.strip():
+            raise ConfigError(f"answers holds {shortened(repr(answer), 80)}: expected texts")
+    return listed
+
+
 @dataclass(frozen=True)
 class InputOptions:
     """Sizes of media and how they are read; lengths in pixels, frames, samples."""
 
-    patch_image_size: int = option(480, "side of the image given to the network, pixels", least=1)
-    patch_frame_size: int = option(224, "side of a video frame, pixels", least=1)
-    num_frames: int = option(4, "frames taken from a video", least=1)
+    patch_image_size: int = option(480, "side of the image given to the network, pixels", least=1, most=4096)
+    patch_frame_size: int = option(224, "side of a video frame, pixels", least=1, most=4096)
+    num_frames: int = option(4, "frames taken from a video", least=1, most=4096)
     sample_type: str = option("rand", "frame choice in training: rand, middle or fps<x>")
     eval_sample_type: str = option(
         "middle", "frame choice in evaluation: middle, fps<x>, or rand (reference behaviour, seeded)"
@@ -34,7 +51,7 @@ class InputOptions:
         "centre", "part of a long sound in evaluation: centre, start or rand", choices=AUDIO_CROPS
     )
     sample_rate: int = option(48000, "audio sample rate, Hz", least=1)
-    max_audio_len: int = option(480000, "audio samples given to the network", least=1)
+    max_audio_len: int = option(480000, "audio samples given to the network", least=1, most=100_000_000)
     imagenet_default_mean_and_std: bool = option(False, "ImageNet normalisation, not 0.5")
     use_dataaug: bool | None = option(
         None, "random crops and colours in training; default: in pretraining only"
@@ -165,7 +182,7 @@ class SpecOptions(
         if sum(x is not None for x in (self.answers, self.ans2label_dict, self.ans2label_file)) > 1:
             raise ConfigError("give only one of answers, ans2label_dict and ans2label_file")
         if self.answers is not None:
-            object.__setattr__(self, "answers", tuple(self.answers))
+            object.__setattr__(self, "answers", answer_texts(self.answers))
         check_overrides(self.prompts)
 
     @property

@@ -41,6 +41,8 @@ def check_overrides(overrides: Mapping[str, str]) -> None:
     for name, template in overrides.items():
         if name not in PROMPTS:
             raise ConfigError(f"unknown prompt '{name}'.{nearest(name, PROMPTS)}")
+        if not isinstance(template, str):
+            raise ConfigError(f"prompt '{name}' is {template!r}: expected a text")
         wanted = _placeholders(PROMPTS[name])
         try:
             given = _placeholders(template)
