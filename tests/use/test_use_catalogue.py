@@ -204,6 +204,16 @@ def test_archives(server, roots, tmp_path, capsys):
     assert "unpacked 1 files" in said and "not in the archive" in said and "x/c.tsv" in said
     assert (roots / "data/ofa/x/sub/b.tsv").read_text() == "text of data/sub/b.tsv"
     assert (roots / "data/ofa/x/a.tsv").read_text() == "mine" and left(roots / "data") == ["ofa"]
+    (roots / "recipe.yaml").write_text(
+        "data: {train: '${UNIVAL_DATA}/ofa/x/c.tsv', valid: '${UNIVAL_DATA}/ofa/x/sub/b.tsv'}\n"
+    )
+    asked = len(server.asked)
+    assert main(["download", "--for", str(roots / "recipe.yaml"), "--entries", str(listed)]) == 0
+    said = capsys.readouterr().out
+    assert "x/c.tsv: not in the archive" in said and "x/sub/b.tsv: there already" in said
+    assert len(server.asked) == asked, (
+        "an archive without a name that was expected is not fetched again and again"
+    )
 
     def tar(name: str, *members: tuple[str, str, bytes], mode: str = "w:gz") -> Path:
         with tarfile.open(tmp_path / name, mode) as archive:

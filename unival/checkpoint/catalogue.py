@@ -62,8 +62,15 @@ class PublishedFile:
             return [self.path]
         return [self.folder / name for name in self.gives] or [self.folder]
 
+    @property
+    def marker(self) -> Path | None:
+        """A file that says which members an unpacked archive brought."""
+        return None if self.folder is None else self.folder / f".{self.path.name}"
+
     def present(self) -> bool:
-        return all(path.exists() for path in self.results)
+        """True when it was fetched; an archive also when not all that it should give was in it."""
+        unpacked = self.marker is not None and self.marker.exists()
+        return unpacked or all(path.exists() for path in self.results)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from unival.checkpoint.archives import unpack
 from unival.checkpoint.catalogue import PublishedFile
+from unival.core.files import write_text
 from unival.errors import CheckpointError
 
 BLOCK = 1 << 20  # bytes read at once
@@ -79,6 +80,8 @@ def fetch(
                 return done
             members = unpack(path, file.folder, file.gives)
             path.unlink()
+            if file.marker is not None:
+                write_text(file.marker, "".join(f"{member}\n" for member in members))
             return Download(path, url, done.sha256, done.checked, done.resumed_at, tuple(members))
     if file.pages:
         said.append(f"fetch it by hand from {' or '.join(file.pages)} and put it at {path}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from unival.evaluate.needs import Needs
 
-Pairs = list[tuple[Entry, PublishedFile]]
+Groups = dict[Path, list[tuple[Entry, PublishedFile]]]  # by what is wanted: one of the files gives it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,15 +60,16 @@ def run(args: argparse.Namespace) -> int:
     from unival.evaluate.needs import needs_of
 
     needs = [needs_of(entries, what) for what in args.runs]
-    wanted += [pair for need in needs for pair in need.files if pair not in wanted]
+    for need in needs:
+        wanted |= {path: group for path, group in need.groups.items() if path not in wanted}
     if args.dry_run:
         _show(wanted)
     _say_unpublished(needs)
     return 0 if args.dry_run else fetch_all(wanted)
 
 
-def named(entries: Mapping[str, Entry], names: Iterable[str]) -> Pairs:
-    """Files of the named entries and of what they need beside them."""
+def named(entries: Mapping[str, Entry], names: Iterable[str]) -> Groups:
+    """Files of the named entries and of what they need beside them, alternatives together."""
     found: dict[str, Entry] = {}
     for name in names:
         entry = find_entry(entries, name)
@@ -76,16 +77,29 @@ def named(entries: Mapping[str, Entry], names: Iterable[str]) -> Pairs:
             how = f"; make it with: {'; '.join(entry.make)}" if entry.make else ""
             raise CheckpointError(f"'{name}' is not published anywhere{how}")
         found |= {name: entry, **{other: find_entry(entries, other) for other in entry.needs}}
-    return [(entry, file) for entry in found.values() for file in entry.files]
+    groups: Groups = {}
+    for entry in found.values():
+        for same in alternatives(entry.files):
+            groups.setdefault(same[0].path, []).extend((entry, file) for file in same)
+    return groups
 
 
-def fetch_all(wanted: Pairs) -> int:
-    """Fetch every file that is not there, alternatives in turn. Raises CheckpointError naming what failed."""
+def fetch_all(wanted: Groups) -> int:
+    """Fetch what is not there, alternatives in turn. Raises CheckpointError naming what failed."""
     failed = []
-    for same in alternatives(file for _, file in wanted):
+    for place, group in wanted.items():
+        same = [file for _, file in group]
+        if place.exists():
+            print(f"{place}: there already{_state(place, same)}")
+            continue
         there = next((file for file in same if file.present()), None)
         if there is not None:
-            print(f"{there.results[0]}: there already{_state(there)}")
+            whole = place in (file.path for file in same)  # the archive itself was asked for
+            print(
+                f"{there.folder}: there already"
+                if whole
+                else f"{place}: not in the archive that was unpacked"
+            )
             continue
         errors: list[str] = []
         for file in same:
@@ -138,15 +152,16 @@ def _one(entry: Entry | None, args: argparse.Namespace) -> int:
     return 0
 
 
-def _state(file: PublishedFile) -> str:
-    """Whether a file that is there is the published one."""
+def _state(place: Path, same: list[PublishedFile]) -> str:
+    """Whether a file that is there is the published one, where that can be told."""
     from unival.checkpoint.download import check
 
-    if file.folder is not None or not file.path.is_file():
+    file = next((file for file in same if file.folder is None and file.path == place), None)
+    if file is None or not place.is_file():
         return ""
-    wrong = check(file.path, file)
+    wrong = check(place, file)
     if wrong:
-        raise CheckpointError(f"{file.path} is {wrong}; remove it to fetch it again")
+        raise CheckpointError(f"{place} is {wrong}; remove it to fetch it again")
     return ", as published" if file.sha256 or file.md5 else ""
 
 
@@ -168,14 +183,17 @@ def _bar(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
         yield show
 
 
-def _show(wanted: Pairs) -> None:
+def _show(wanted: Groups) -> None:
     """Print every file with its place, bytes, hash and addresses."""
-    name = None
-    for entry, file in wanted:
+    name, pairs = None, [pair for group in wanted.values() for pair in group]
+    for number, (entry, file) in enumerate(pairs):
+        if (entry, file) in pairs[:number]:
+            continue
         if entry.name != name:
             name = entry.name
             print(f"{entry.name}: {entry.description}" + (f" [{entry.license}]" if entry.license else ""))
-        there = "there   " if file.present() else "missing "
+        instead = all(group[0] != (entry, file) for group in wanted.values())
+        there = "there   " if file.present() else "if all else fails " if instead else "missing "
         target = f"{file.path}" + (f" -> {file.folder}" if file.folder is not None else "")
         size = f"{file.bytes:,} bytes" if file.bytes is not None else "bytes not stated"
         kept = (

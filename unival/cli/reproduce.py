@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
         from unival.cli.download import fetch_all
         from unival.evaluate.needs import PREFIX, needs_of
 
-        fetch_all(needs_of(entries, f"{PREFIX}{entry.name}:{target.split}").files)
+        fetch_all(needs_of(entries, f"{PREFIX}{entry.name}:{target.split}").groups)
     for path, what in reproduce.needed_files(entry, target, args.checkpoint):
         print(f"  {'there  ' if path.exists() else 'MISSING'} {path} ({what})")
     print(f"  hash of the released file: {entry.sha256 or 'not known yet, so it cannot be checked'}")

@@ -21,15 +21,26 @@ WRITTEN = ("save_dir", "gen_images_path", "tensorboard_logdir", "log_file")  # o
 
 @dataclass
 class Needs:
-    """Files of the catalogue that a run reads (alternatives in their order), and what is not published:
-    (path, what it is), media by their folder."""
+    """What of the catalogue a run reads, by path: one of the files is needed, in their order; and what is not
+    published: (path, what it is), media by their folder."""
 
-    files: list[tuple[Entry, PublishedFile]] = field(default_factory=list)
+    groups: dict[Path, list[tuple[Entry, PublishedFile]]] = field(default_factory=dict)
     unpublished: list[tuple[Path, str]] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[tuple[Entry, PublishedFile]]:
+        """All of them once, in order."""
+        found: list[tuple[Entry, PublishedFile]] = []
+        for group in self.groups.values():
+            found += [pair for pair in group if pair not in found]
+        return found
 
     def add(self, entries: Mapping[str, Entry], path: Path, what: str) -> None:
         found = found_at(entries, path)
-        self.files += [pair for pair in found if pair not in self.files]
+        for entry, file in found:
+            single = path in file.results or file.folder is not None
+            group = self.groups.setdefault(path if single else file.results[0], [])  # else of a folder
+            group += [(entry, file)] if (entry, file) not in group else []
         if not found and (path, what) not in self.unpublished:
             self.unpublished.append((path, what))
 
