@@ -54,7 +54,11 @@ def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     vocabulary = Vocabulary.load(world / "vocabulary")
     recipe = load_recipe(ROOT / "configs/tiny/finetune.yaml")
     start = folder / "out/tiny/stage2/checkpoint_last.pt"
-    sizes = {k: v for k, v in recipe.options.items() if k.startswith(("encoder_", "decoder_", "resnet_", "image_enc"))}
+    sizes = {
+        k: v
+        for k, v in recipe.options.items()
+        if k.startswith(("encoder_", "decoder_", "resnet_", "image_enc"))
+    }
     model = build_model("unival_tiny", vocab_size=len(vocabulary), **sizes)
     save_folder(start, model, vocabulary)
     return {"UNIVAL_OUT": str(folder / "out"), "UNIVAL_DATA": str(folder / "data")}
@@ -93,7 +97,9 @@ def test_notebook_is_kept_with_its_outputs(path: Path) -> None:
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in book.cells) == 1
-    assert "PUBLISHED = False" in book.cells[1].source, "the cell that switches to a published model comes first"
+    assert "PUBLISHED = False" in book.cells[1].source, (
+        "the cell that switches to a published model comes first"
+    )
     outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     kinds = {output.get("name", output["output_type"]) for output in outputs}
