@@ -14,6 +14,7 @@ import multiprocessing.queues
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -83,7 +84,7 @@ class EpochLoader:
                         self._end_stuck_worker(iterator)
                         self.waiting()
                         continue
-                    pids = _dead(iterator)
+                    pids = _dead(iterator) or _dying(iterator, error)
                     if not pids:
                         raise _translated(error) from error
                     close(iterator, kill=True)  # a dead one may hold a lock that the others wait for
@@ -220,6 +221,16 @@ def _check_descriptors(workers: int) -> None:
 def _dead(iterator: Any) -> dict[int, tuple[int, int]]:
     ended = {number: worker for number, worker in enumerate(iterator._workers) if worker.exitcode}
     return {number: (worker.pid, worker.exitcode) for number, worker in ended.items()}
+
+
+def _dying(iterator: Any, error: Exception) -> dict[int, tuple[int, int]]:
+    """As ``_dead`` after a connection to a worker broke off: the system may not have its end on record yet."""
+    if not isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
+        return {}
+    deadline = time.monotonic() + _POLL
+    while not (found := _dead(iterator)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
 
 
 def _is_timeout(error: Exception) -> bool:
