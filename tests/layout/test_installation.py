@@ -116,9 +116,11 @@ def test_the_command_for_an_extra_fits_the_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setattr(installation.importlib.util, "find_spec", lambda name: name)  # with pip
+    found = {"pip": str(Path(sys.executable).with_name("pip"))}
+    monkeypatch.setattr(installation.shutil, "which", found.get)
     assert installation.install_extra("demo") == "pip install -e '.[demo]'"
-    monkeypatch.setenv("PATH", os.defpath)
+    found["pip"] = "/elsewhere/pip"
     own = f"{Path(sys.executable).name} -m pip install -e"
     assert installation.install_extra("demo").endswith(f"{own} '.[demo]'")
     monkeypatch.chdir(tmp_path)

@@ -93,6 +93,7 @@ def test_weights_and_biases_offline(train, tables) -> None:
 
 
 def test_wandb_that_cannot_start_stops_before_the_first_step(train, tables, tmp_path) -> None:
+    pytest.importorskip("wandb")
     env = {"WANDB_MODE": "online", "WANDB_CONFIG_DIR": str(tmp_path), "NETRC": str(tmp_path / "none")}
     data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
     run = train("caption", data, "--max-update=1", "--wandb-project=x", env=env)
