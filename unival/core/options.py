@@ -147,22 +147,32 @@ def check_types(options: Any, what: str, skip: Iterable[str] = ()) -> None:
     """
     hints = get_type_hints(type(options))
     for item in dataclasses.fields(options):
-        value, kind = getattr(options, item.name), hints[item.name]
-        if item.name in skip or (value is None and kind is not _plain_type(kind)):
-            continue
-        plain = _plain_type(kind)
-        plain = get_origin(plain) or plain
-        expected = _EXPECTED.get(plain)
-        if expected is None:
-            continue
-        if plain is float:
-            fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        elif plain is int:
-            fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        else:
-            fits = isinstance(value, (list, tuple) if plain in (list, tuple) else plain)
-        if not fits:
-            raise ConfigError(f"{what} {item.name} {shortened(repr(value), 80)}: expected {expected}")
+        if item.name not in skip:
+            check_type(f"{what} {item.name}", getattr(options, item.name), hints[item.name])
+
+
+def check_type(label: str, value: Any, annotation: Any) -> None:
+    """Check one value, and the items of a list, against an annotation; kinds not listed above are left alone.
+
+    Raises ConfigError that begins with ``label``.
+    """
+    plain = _plain_type(annotation)
+    if value is None and plain is not annotation:
+        return
+    items = get_args(plain)
+    plain = get_origin(plain) or plain
+    if plain is float:
+        fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    elif plain is int:
+        fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    elif plain in (list, tuple):
+        fits = isinstance(value, (list, tuple))
+        for item in value if fits else ():
+            check_type(label, item, items[0] if items else Any)
+    else:
+        fits = plain not in _EXPECTED or isinstance(value, plain)
+    if not fits:
+        raise ConfigError(f"{label} {shortened(repr(value), 80)}: expected {_EXPECTED[plain]}")
 
 
 def read_texts(values: Mapping[str, Any], cls: type) -> dict[str, Any]:

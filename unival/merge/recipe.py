@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from unival.core import options
 from unival.core.paths import expand
@@ -278,6 +278,11 @@ def built(value: Any, cls: type[T], text: str | None = None) -> T:
         value = {text: value}
     if not isinstance(value, Mapping):
         raise ConfigError(f"expected the fields of {cls.__name__} ('name: value' lines), got {value!r}")
+    hints = get_type_hints(cls)
+    for name, given in value.items():
+        one = isinstance(given, str) and get_args(hints.get(name)) == (str, ...)  # one text for a list of one
+        if name in hints and not one:
+            options.check_type(f"'{name}'", given, hints[name])
     try:
         return options.from_mapping(value, cls)
     except TypeError as error:

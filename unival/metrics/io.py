@@ -205,7 +205,11 @@ def read_references(path: str | Path, task: str, ids: str = "as-is") -> Referenc
         result.values[key] = value
     if task == "caption" and document is not None:
         for image in document.get("images", []):
-            key = convert_id(image.get("id"), ids)
+            key = convert_id(image.get("id") if isinstance(image, Mapping) else image, ids)
+            if not isinstance(key, (int, str)):
+                raise DataError(
+                    f"an image has the id {str(key)[:60]!r}, which is no text or number", path=str(path)
+                )
             if key not in result.values:
                 raise DataError(f"image {key!r} has no caption", path=str(path))
     return result
