@@ -16,7 +16,11 @@ from unival.merge.sweep import SweepRecipe
 ODD: list[Any] = [None, 1, -1, "x", "", [], [1], [None], {}, {"a": 1}, float("nan"), True, "x" * 5000, [[1]]]
 MERGE = {"method": "linear", "models": ["a/model", {"path": "b/model", "name": "b"}], "out": "merged"}
 SWEEP = {"out": "sweep", "evaluations": [{"recipe": "r.yaml"}], "merge": MERGE, "grid": {"lambda": [0.5]}}
-CHAIN = {"out": "chain", "start": "s.pt", "tasks": {"caption": {"recipe": "r.yaml"}, "vqa": {"recipe": "q.yaml"}}}
+CHAIN = {
+    "out": "chain",
+    "start": "s.pt",
+    "tasks": {"caption": {"recipe": "r.yaml"}, "vqa": {"recipe": "q.yaml"}},
+}
 
 
 def read(content: Any, cls: type, folder: Path) -> str:

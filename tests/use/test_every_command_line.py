@@ -19,7 +19,7 @@ from unival.core.command import Parser
 VERB_WORDS: dict[str, list[str]] = {
     "train": ["A.yaml"],
     "plan": ["A.yaml"],
-    "doctor": ["--help"],
+    "doctor": ["A"],
     "evaluate": ["A", "T"],
     "predict": ["A", "A.jpg"],
     "score": ["T", "A", "--task", "caption"],

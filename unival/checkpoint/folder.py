@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.checksum import KEY, RESERVED, seal, verify
 from unival.core.files import check_folder, make_folder, writing
 from unival.core.foreign import mistaken_for
 from unival.errors import CheckpointError, ConfigError, said
@@ -60,7 +61,7 @@ def save_folder(
     names = [k for k in state if k not in tied and not COMPUTED.search(k)]
     kept = {k: state[k].detach().cpu().contiguous() for k in names}
     with new_folder(folder) as temporary:
-        save_file(kept, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_file(kept, temporary / WEIGHTS, metadata={"format": "pt", KEY: RESERVED})
         vocabulary.save(temporary)
         write_config(temporary, meta)
         for name, text in (files or {}).items():
@@ -89,6 +90,8 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         with writing(folder, temporary):
             yield temporary
             for file in temporary.iterdir():
+                if file.suffix == ".safetensors":
+                    seal(file)
                 os.chmod(file, mode & 0o666)  # some libraries write for the owner alone
                 with open(file, "rb") as handle:
                     os.fsync(handle.fileno())
@@ -131,6 +134,7 @@ def load_folder(folder: str | Path) -> tuple[UnIVAL, Vocabulary, dict[str, Any]]
     folder = Path(folder)
     meta = read_config(folder)
     try:
+        verify(folder / WEIGHTS)
         state = load_file(folder / WEIGHTS)
     except FileNotFoundError:
         raise CheckpointError(f"'{folder}' is not a complete checkpoint: '{WEIGHTS}' is missing") from None

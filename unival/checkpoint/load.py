@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unival.checkpoint.folder import load_folder
 from unival.checkpoint.header import Header, is_own_folder, read_file
 from unival.checkpoint.identify import BART, config_of, ignored_paths
+from unival.core.checksum import verify
 from unival.core.foreign import interpreting
 from unival.errors import CheckpointError
 from unival.modeling.weights import load_into
@@ -101,6 +102,8 @@ def _load(
         if weights not in ("auto", kind):
             raise CheckpointError(f"'{path}' holds {kind} weights, not {weights}")
         return Loaded(model, own, kind, header)
+    if path.is_file():
+        verify(path)
     file = read_file(path)
     header = Header.of_file(file)
     if header.family == BART:

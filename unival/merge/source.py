@@ -19,6 +19,7 @@ from unival.checkpoint.folder import WEIGHTS, config_in, read_config
 from unival.checkpoint.header import Header, is_own_folder, read_file
 from unival.checkpoint.identify import config_of
 from unival.checkpoint.load import HEADS, check_size
+from unival.core.checksum import verify
 from unival.core.torchfile import FairseqFile
 from unival.errors import CheckpointError, ConfigError
 from unival.merge.tensorfile import Spec, TensorFile, TensorWriter
@@ -67,6 +68,7 @@ def _folder(path: Path, weights: str | None) -> Source:
     if weights is not None:
         _check_kind(path, kind, weights)
     file = TensorFile(path / WEIGHTS)
+    verify(path / WEIGHTS)
     return Source(str(path), file.specs, file.read, config_in(meta), header.vocabulary(), kind, header)
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from unival.core.checksum import KEY, RESERVED
 from unival.core.foreign import mistaken_for
 from unival.errors import CheckpointError, said
 
@@ -113,7 +114,7 @@ class TensorWriter:
     def __init__(self, path: str | Path, specs: Mapping[str, Spec]) -> None:
         # Wide types first keeps every tensor aligned without gaps, which the format does not have.
         self.order = sorted(specs, key=lambda name: (-specs[name].dtype.itemsize, name))
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", KEY: RESERVED}}
         offset = 0
         for name in self.order:
             spec = specs[name]

@@ -1,0 +1,79 @@
+"""Checksums of weight files: written into what we write, compared when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+import zipfile
+from pathlib import Path
+
+from unival.errors import CheckpointError
+
+KEY, RESERVED = "sha256", "0" * 64  # in the metadata of a safetensors file; reserved until all is written
+_PLACE = re.compile(rb'("sha256":\s*")0{64}(")')
+_MOST_HEADER = 100 << 20
+_BLOCK = 1 << 20
+
+
+def seal(path: str | Path) -> None:
+    """Put the SHA-256 of a safetensors file's tensors into its header, where room was reserved for it."""
+    with open(path, "r+b") as file:
+        length = _length(file.read(8))
+        header = file.read(length)
+        sealed, count = _PLACE.subn(
+            rb"\g<1>" + _digest(path, 8 + length).encode() + rb"\g<2>", header, count=1
+        )
+        if count:
+            file.seek(8)
+            file.write(sealed)
+
+
+def verify(path: str | Path) -> bool:
+    """Compare a weight file with the checksums in it; returns whether it has any.
+
+    safetensors: the SHA-256 that :func:`seal` wrote. Files of torch: the CRC-32 of every tensor. Raises
+    CheckpointError when content and checksum differ.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        archive_of_torch = file.read(4) == b"PK\x03\x04"
+    if archive_of_torch:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+            raise CheckpointError(f"'{path}' is damaged: {error}; fetch or write it again") from None
+        if damaged is not None:
+            raise CheckpointError(f"'{path}' is damaged: '{damaged}' is not what was written; fetch it again")
+        return True
+    try:
+        with open(path, "rb") as file:
+            length = _length(file.read(8))
+            expected = json.loads(file.read(length)).get("__metadata__", {}).get(KEY, RESERVED)
+    except (ValueError, AttributeError, RecursionError, struct.error):
+        return False
+    if expected == RESERVED or not isinstance(expected, str):
+        return False
+    if _digest(path, 8 + length) != expected:
+        raise CheckpointError(
+            f"'{path}' is damaged: its tensors are not those that were written (SHA-256); copy it again"
+        )
+    return True
+
+
+def _length(data: bytes) -> int:
+    (length,) = struct.unpack("<Q", data)
+    if length > _MOST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    return int(length)
+
+
+def _digest(path: str | Path, start: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(start)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
