@@ -43,8 +43,8 @@ def verify(path: str | Path) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
-            raise CheckpointError(f"'{path}' is damaged: {error}; fetch or write it again") from None
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+            return False  # who reads it says what is wrong
         if damaged is not None:
             raise CheckpointError(f"'{path}' is damaged: '{damaged}' is not what was written; fetch it again")
         return True
