@@ -11,7 +11,7 @@ from released_files import SMALL, released, small_model
 
 from unival.checkpoint import Header
 from unival.checkpoint.convert import convert
-from unival.checkpoint.resolve import Wanted, resolve
+from unival.checkpoint.resolve import Wanted, laid_over, resolve
 from unival.cli import main
 from unival.errors import CheckpointError, ConfigError
 from unival.predict.predictor import load
@@ -117,3 +117,11 @@ def test_one_rule_finds_the_vocabulary(file, bpe, media, vocabulary, tmp_path, m
     with pytest.raises(ConfigError, match=r"empty/bpe.*unival download bpe"):
         _vocabulary(Namespace(), plain)
     assert main(["evaluate", str(file), str(table), "--out", str(tmp_path / "no")]) == 2
+
+
+def test_prompts_of_a_call_leave_the_others_as_they_were():
+    """A prompt for questions made a released audio captioning file ask about "the audio" again."""
+    said = {"prompts": {"caption.audio": " what does the video describe?"}, "num_frames": 4}
+    laid = laid_over(said, {"prompts": {"vqa": " {question} now"}})
+    assert laid["prompts"] == {**said["prompts"], "vqa": " {question} now"} and laid["num_frames"] == 4
+    assert laid_over(said, {})["prompts"] == said["prompts"]

@@ -60,9 +60,13 @@ def resolve(header: Header, asked: Wanted, recipe: Wanted | None = None, zero_sh
 
 
 def laid_over(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with those given in the place of theirs; one closed list replaces another."""
+    """Return the options with those given in the place of theirs; one closed list replaces another, prompts are
+    replaced by name."""
     kept = _without_lists(options) if set(LISTS) & set(given) else options
-    return {**kept, **given}
+    joined = {**kept, **given}
+    if options.get("prompts") and given.get("prompts"):
+        joined["prompts"] = {**options["prompts"], **given["prompts"]}
+    return joined
 
 
 def trained_on(header: Header, spec: TaskSpec) -> bool:
