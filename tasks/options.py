@@ -74,8 +74,10 @@ class TaskOptions:
     init_as_reference: bool = _option(
         False, "take them as the reference does: token rows by number, positions not shifted"
     )
-    networks_from_scratch: bool = _option(
-        False, "networks of modalities that rows need may start from random weights when no file holds them"
+    networks_from_scratch: bool | None = _option(
+        None,
+        "networks of modalities that rows need may start from random weights when no file holds them; left open: only "
+        "in a run that starts from no file at all",
     )
     scst: bool = _option(False, "self-critical training, which the criterion alone decides; others refuse it")
     scst_args: Mapping[str, Any] | None = _option(

@@ -23,7 +23,7 @@ from unival.core.seeding import rng_for
 from unival.errors import CheckpointError, ConfigError, OutputError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
 from unival.launch.watchdog import WATCHDOG
-from unival.modeling.untrained import in_no_file, untrained
+from unival.modeling.untrained import BACKBONES, in_no_file, untrained
 from unival.models.ema import WeightAverage
 from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
@@ -208,6 +208,9 @@ class UnivalTrainer(Trainer):
         task = self.task
         random = {*in_no_file(self.get_model(), missing), *task.untrained}
         wanted = task.cfg.networks_from_scratch
+        if wanted is None:  # a run that is given no file at all cannot have been meant to start from one
+            backbones = self.get_model().config.options()
+            wanted = start is None and not any(backbones[path] for path in BACKBONES.values())
         task.untrained = untrained(sorted(random), task.held_modalities(), start, wanted)
 
     def _start_from_weights(self, filename: str) -> None:

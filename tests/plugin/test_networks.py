@@ -44,6 +44,29 @@ def test_without_any_file(train, tables, tmp_path):
     train("caption", data(tables), *STILL, CAREFUL, f"--resnet-model-path={tmp_path / 'resnet18.pth'}").ok()
 
 
+def test_a_run_that_is_given_no_file_is_from_scratch_and_one_that_is_given_another_stops(
+    world, tables, tmp_path, runner
+):
+    from plugin_runs import command
+
+    words = [
+        w
+        for w in command("caption", data(tables), world, tmp_path / "a", *STILL)
+        if w != "--networks-from-scratch"
+    ]
+    run = runner.start(words, tmp_path / "a").finish().ok()
+    assert "the image network starts from random weights" in run.text
+    model = build_model("unival_tiny", 500, **SIZES, video_encoder_name="resnext14")
+    torch.save({"state_dict": model.encoder.embed_videos.state_dict()}, tmp_path / "video.pth")
+    more = (*VIDEO, f"--video-model-path={tmp_path / 'video.pth'}")
+    words = [
+        w
+        for w in command("caption", data(tables), world, tmp_path / "b", *STILL, *more)
+        if w != "--networks-from-scratch"
+    ]
+    refused(runner.start(words, tmp_path / "b").finish(), "needs the image network, and no file holds it")
+
+
 def test_a_mixture_names_the_source(train, tables, tmp_path):
     (tmp_path / "mixture.yaml").write_text(
         f"- {{name: pictures, table: '{tables / 'pretrain_image.tsv'}'}}\n"

@@ -16,7 +16,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -103,8 +103,8 @@ class EpochLoader:
     def _start(self, position: int) -> Any:
         _check_descriptors(self.workers)
         self.dataset.reading.clear()
-        loader = DataLoader(
-            self.dataset,
+        loader: Any = DataLoader(
+            cast(Any, self.dataset),
             batch_sampler=self.batches[position:] if position else self.batches,  # type: ignore[arg-type]
             collate_fn=self.collate,
             num_workers=self.workers,

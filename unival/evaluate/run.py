@@ -134,8 +134,8 @@ class Evaluation:
         rows = [item.row for item in self.items]
         batches = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
         mine = [b for b in batches[settings.shard :: settings.num_shards] if not done.issuperset(b)]
-        batches = [[(0, 0, number)] for number in range(len(mine))]
-        loader = EpochLoader(_Batches(self, mine), batches, _the_only, settings.num_workers)
+        numbers = [[(0, 0, number)] for number in range(len(mine))]
+        loader = EpochLoader(_Batches(self, mine), numbers, _the_only, settings.num_workers)
         read = unreadable = 0
         self.model.eval()
         with self.parts.open(settings.shard, settings.num_shards) as file:

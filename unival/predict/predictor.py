@@ -326,9 +326,9 @@ class Predictor:
 
 def _count(name: str, value: Any, most: int | None = None) -> None:
     """Raise ConfigError for anything but a whole number from 1 to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < 1:
         raise ConfigError(f"{name} is {value!r}: a whole number of at least 1 is needed")
-    if most is not None and value > most:
+    if most is not None and int(value) > most:
         raise ConfigError(f"{name} is {value}: at most {most} outputs are kept")
 
 

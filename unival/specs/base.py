@@ -19,6 +19,7 @@ from unival.batching.batch import Asked, Example
 from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
 from unival.specs.options import SpecOptions
+from unival.tables.base import Table
 from unival.tables.layouts import Layout, get_layout
 from unival.tables.row import Row
 from unival.vocabulary.cleaning import SEPARATOR
@@ -113,7 +114,7 @@ class TaskSpec(ABC):
         """Look at the training table once before its rows are prepared; most tasks need nothing from it."""
         return
 
-    def check(self, rows: Sequence[Row]) -> None:
+    def check(self, rows: Table | Sequence[Row]) -> None:
         """Look at a sample of a table for what no single row can show. Raises DataError."""
         return
 

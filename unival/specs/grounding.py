@@ -26,6 +26,7 @@ from unival.specs.caption import captions_of
 from unival.specs.inputs import augmenting, media_field, media_reference
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score, need_references
+from unival.tables.base import Table
 from unival.tables.row import Row
 from unival.vocabulary.boxes import (
     Box,
@@ -57,7 +58,7 @@ def box_of(row: Row, column: str = "box") -> Box | None:
         return parse_box(value)
 
 
-def check_units(rows: Sequence[Row], column: str = "box") -> None:
+def check_units(rows: Table | Sequence[Row], column: str = "box") -> None:
     """Refuse a table whose boxes are shares of the image's sides, by a sample of its rows.
 
     A single box of less than a pixel is legal (reference behaviour); a table of nothing else is in another unit.
@@ -72,7 +73,7 @@ def check_units(rows: Sequence[Row], column: str = "box") -> None:
             not_shares(boxes[0])
 
 
-def sample_rows(rows: Sequence[Row], most: int = 32) -> list[Row]:
+def sample_rows(rows: Table | Sequence[Row], most: int = 32) -> list[Row]:
     """Return at most ``most`` evenly spaced rows that can be read."""
     step = max(1, -(-len(rows) // most))
     found = []
@@ -142,7 +143,7 @@ class GroundingSpec(TaskSpec):
     def reference(self, row: Row, options: SpecOptions) -> Box | None:
         return box_of(row)
 
-    def check(self, rows: Sequence[Row]) -> None:
+    def check(self, rows: Table | Sequence[Row]) -> None:
         check_units(rows)
 
     def constraint(self, options: SpecOptions, vocabulary: Vocabulary) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def audit(
 
     A bad row never stops the check; it becomes a :class:`Problem` with file, line and column.
     """
-    options = options or all_options()(**CHEAP)
+    options = options or all_options().from_options(**CHEAP)
     found = Audit(rows=len(table))
     full = table.loader()
     try:
