@@ -1,7 +1,7 @@
 """Everything inside the engine (fairseq) and torch that we replace or rely on, in one place.
 
-None of it is a public interface. When one of them changes, ``tests/plugin/test_engine.py`` says which name is gone;
-the modules named here are what to look at then.
+None of it is a public interface. When one of them changes, ``tests/integration/plugin/test_engine.py``
+says which name is gone; the modules named here are what to look at then.
 """
 
 from __future__ import annotations

@@ -117,12 +117,6 @@ def test_no_file_is_longer_than_its_limit():
     assert not offenders, offenders
 
 
-def test_test_files_have_different_names():
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    twice = {name for name in names if names.count(name) > 1}
-    assert not twice, f"pytest imports test files by their bare name: {twice}"
-
-
 def test_helpers_of_tests_are_not_imported_from_a_conftest():
     """There are several; which one the name means depends on what was collected last."""
     for path in (ROOT / "tests").rglob("*.py"):

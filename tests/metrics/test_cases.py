@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
+from tests.support.cases import captions, case
 from unival.metrics import (
     box_accuracy,
     box_iou,
@@ -22,9 +21,6 @@ from unival.metrics import (
 from unival.metrics.bleu import bleu
 from unival.metrics.java import JavaSettings, java_tokenize, unavailable
 from unival.metrics.rouge import rouge_l
-
-sys.path.insert(0, str(Path(__file__).parent))
-from cases import captions, case
 
 CAPTION_CASES = ("public_coco_main", "public_coco_fakecap", "public_nasty", "public_single_image")
 needs_java = pytest.mark.skipif(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rules import ints, pm1, u01
 
+from tests.support.rules import ints, pm1, u01
 from unival.losses import (
     LossOptions,
     LossOutput,

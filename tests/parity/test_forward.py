@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rules
 import torch
 
+from tests.support import rules
 from unival.modeling import attention
 from unival.modeling.build import build_model
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from rules import audio, build_options, image, set_generation_weights, video
 
+from tests.support.rules import audio, build_options, image, set_generation_weights, video
 from unival.generate import Trie, generate, rank_candidates
 from unival.modeling.build import build_model
 

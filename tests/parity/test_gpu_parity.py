@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rules
 import torch
 
+from tests.support import rules
 from unival.generate import generate
 from unival.losses import LossOptions, label_smoothed_loss
 from unival.modeling import attention

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rules
 import torch
 from PIL import Image
 
+from tests.support import rules
 from unival.core.seeding import rng_for
 from unival.media import audio_eval, frame_indices, grounding_eval, image_eval, normalisation, video_eval
 from unival.media.transforms_audio import int16_round_trip

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-import rules
 import torch
 
+from tests.support import rules
 from unival.modeling.build import build_model
 
 DATA = Path(__file__).parent / "data"

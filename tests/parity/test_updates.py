@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 
 import pytest
-import rules
 import torch
 import torch.nn.functional as F
 
+from tests.support import rules
 from unival.modeling.build import build_model
 
 DATA = Path(__file__).parent / "data"
