@@ -5,9 +5,38 @@ fairseq imports this through ``--user-dir unival``; everything of ours says ``im
 
 from __future__ import annotations
 
+import unival.criterions.caption_scst
+import unival.criterions.clip_scst
+import unival.criterions.grounding_scst
+import unival.criterions.label_smoothed
+import unival.criterions.scst
+import unival.data.dataset
+import unival.data.iterator
+import unival.models.ema
+import unival.models.parallel
+import unival.models.unival
+import unival.tasks.base
+import unival.tasks.continuing
+import unival.tasks.ending
+import unival.tasks.engine
+import unival.tasks.files
+import unival.tasks.finetune
+import unival.tasks.guards
+import unival.tasks.image_gen
+import unival.tasks.mixture
+import unival.tasks.options
+import unival.tasks.parameters
+import unival.tasks.planning
+import unival.tasks.preflight
+import unival.tasks.pretrain
+import unival.tasks.safety
+import unival.tasks.schedule
+import unival.tasks.tracking
+import unival.tasks.trainer
+import unival.tasks.validation
 from unival.core.logs import quieten
 from unival.tasks.engine import install
-from unival.tasks.tracking import finish as finish
 
+finish = unival.tasks.tracking.finish  # type: ignore[attr-defined]
 install()
 quieten()
