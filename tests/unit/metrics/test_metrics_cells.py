@@ -105,3 +105,11 @@ def test_shares_beside_pixels(tmp_path: Path) -> None:
             box_accuracy(*sides)
     assert box_accuracy(shares, shares).corpus["acc@0.5"] == 1.0
     assert box_accuracy({"a": (0, 0, 0, 0), "b": (0, 0, 1, 1)}, pixels).corpus["acc@0.5"] == 0.5
+
+
+@pytest.mark.parametrize("images", [[{"id": {}}], [{"id": None}], [3], {"a": 1}])
+def test_images_without_an_id(images: object, tmp_path: Path) -> None:
+    content = {"images": images, "annotations": [{"image_id": 0, "id": 0, "caption": "a"}]}
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="image"):
+        io.read_references(tmp_path / "r.json", "caption")
