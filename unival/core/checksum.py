@@ -43,7 +43,7 @@ def verify(path: str | Path) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError):
             return False  # who reads it says what is wrong
         if damaged is not None:
             raise CheckpointError(f"'{path}' is damaged: '{damaged}' is not what was written; fetch it again")

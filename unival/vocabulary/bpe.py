@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from unival.errors import DataError
+from unival.errors import DataError, said
 
 
 @cache
@@ -56,17 +56,26 @@ def parse_encoder(data: bytes, path: str) -> dict[str, int]:
     """Read ``encoder.json``: piece -> id, ids dense from 0."""
     try:
         vocab = json.loads(data)
-    except ValueError as error:
-        raise DataError(f"expected a JSON object of BPE pieces: {error}", path=path) from error
-    if not isinstance(vocab, dict) or sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"expected a JSON object of BPE pieces: {said(error)}", path=path) from error
+    whole = isinstance(vocab, dict) and all(type(index) is int for index in vocab.values())
+    if not whole or sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
         raise DataError("expected a JSON object that maps BPE pieces to the ids 0, 1, 2, ...", path=path)
     return vocab
+
+
+def decoded(data: bytes, path: str) -> str:
+    """Return the text of a vocabulary file. Raises DataError for bytes that are no UTF-8."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"invalid UTF-8 at byte {error.start + 1}; copy the file again", path=path) from None
 
 
 def parse_merges(data: bytes, path: str) -> list[tuple[str, str]]:
     """Read ``vocab.bpe``: a ``#version`` line, then one merge of two pieces per line."""
     # str.splitlines would also split at separators that may be stand-in characters
-    lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+    lines = decoded(data, path).replace("\r\n", "\n").split("\n")
     merges = []
     for number, line in enumerate(lines, 1):
         if not line or (number == 1 and line.startswith("#version")):

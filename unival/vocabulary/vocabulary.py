@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from unival.core.files import Output
-from unival.errors import CheckpointError, DataError
-from unival.vocabulary.bpe import ByteBPE, parse_encoder, parse_merges, train_bpe
+from unival.errors import CheckpointError, DataError, said
+from unival.vocabulary.bpe import ByteBPE, decoded, parse_encoder, parse_merges, train_bpe
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 FILES = ("dict.txt", "encoder.json", "vocab.bpe")
 _SETTINGS = "vocabulary.json"
+MOST_SYMBOLS = 10_000_000  # image codes, and bins
 _SYMBOL = re.compile(r"<(code|bin)_(\d+)>")
 _RELEASED_SHA256 = {
     "dict.txt": "2c31c5b236661067fe8626775eb995ef5fe808ac87d2ad4a6ddbef68550f5cc6",
@@ -42,14 +43,22 @@ class Vocabulary:
     bos, pad, eos, unk = 0, 1, 2, 3
 
     def __init__(self, files: dict[str, bytes], num_codes: int, num_bins: int, folder: str = "") -> None:
-        if num_codes < 0 or num_bins < 2:
-            raise DataError(f"expected num_codes >= 0 and num_bins >= 2, got {num_codes} and {num_bins}")
+        if not 0 <= num_codes <= MOST_SYMBOLS or not 2 <= num_bins <= MOST_SYMBOLS:
+            raise DataError(
+                f"expected num_codes from 0 and num_bins from 2 to {MOST_SYMBOLS:,}, got {num_codes} and {num_bins}"
+            )
         self._files = files
         paths = {name: str(Path(folder) / name) if folder else name for name in FILES}
-        self._bpe = ByteBPE(
-            parse_encoder(files["encoder.json"], paths["encoder.json"]),
-            parse_merges(files["vocab.bpe"], paths["vocab.bpe"]),
-        )
+        vocab = parse_encoder(files["encoder.json"], paths["encoder.json"])
+        merges = parse_merges(files["vocab.bpe"], paths["vocab.bpe"])
+        try:
+            self._bpe = ByteBPE(vocab, merges)
+        except BaseException as error:  # the library's own kinds, a panic of its Rust code among them
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise DataError(
+                f"expected merges of pieces in encoder.json: {said(error)}", path=paths["vocab.bpe"]
+            ) from None
         self._text = _parse_dictionary(files["dict.txt"], paths["dict.txt"])
         self.num_codes, self.num_bins = num_codes, num_bins
         self.mask = len(SPECIALS) + len(self._text)
@@ -104,8 +113,8 @@ class Vocabulary:
         try:
             stored = json.loads(_read(settings))
             vocabulary = cls(files, stored["num_codes"], stored["num_bins"], str(folder))
-            fingerprint = stored["fingerprint"]
-        except (KeyError, TypeError, ValueError) as error:
+            fingerprint = str(stored["fingerprint"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{settings} is damaged ({error!r}); copy the vocabulary again") from error
         if fingerprint != vocabulary.fingerprint():
             raise CheckpointError(
@@ -236,7 +245,7 @@ class Vocabulary:
 
 def _parse_dictionary(data: bytes, path: str) -> list[str]:
     words = []
-    for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
+    for number, line in enumerate(decoded(data, path).splitlines(), 1):
         if not line.strip():
             continue
         fields = line.split()
