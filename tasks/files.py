@@ -19,7 +19,7 @@ from unival.errors import OutputError
 logger = logging.getLogger(__name__)
 
 LAST = "checkpoint_last.pt"
-_LEFT = ("*.pt.tmp", "*.pt.*.part", ".*.part.*.pt", "*.part")  # unfinished files of a killed run
+_LEFT = ("*.pt.tmp", "*.part", ".*.part.*")  # unfinished files of a killed run
 _MIB = 1 << 20
 
 

@@ -128,7 +128,12 @@ def test_leftovers_go_and_a_checkpoint_comes_home(tmp_path):
     home, spare = tmp_path / "run", tmp_path / "spare"
     home.mkdir()
     spare.mkdir()
-    for name in ("checkpoint_1_40.pt.tmp", "checkpoint_best.pt.77.part", ".77-0.part.checkpoint_last.pt"):
+    for name in (
+        "checkpoint_1_40.pt.tmp",
+        "checkpoint_best.pt.77.part",
+        ".77-0.part.checkpoint_last.pt",
+        ".9-2.part.a.png",
+    ):
         (home / name).write_text("half")
     (home / "notes.txt").write_text("mine")
     (home / "checkpoint_last.pt").write_text("old")
