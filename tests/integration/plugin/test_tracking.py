@@ -88,8 +88,8 @@ def test_weights_and_biases_offline(train, tables) -> None:
     assert any("valid/cider" in r for r in records)
     pictures = [r.get("valid/predictions/_type") for r in records if "valid/predictions/path" in r]
     assert pictures == ["image-file"] * 2
-    kept = list(run.folder.glob("wandb/offline-run-*/files/media/images/valid/*.png"))
-    assert kept and Image.open(kept[0]).size == Image.open(run.folder / "predictions.png").size
+    kept = sorted(run.folder.glob("wandb/offline-run-*/files/media/images/valid/*.png"))
+    assert len(kept) == 2 and Image.open(kept[-1]).size == Image.open(run.folder / "predictions.png").size
 
 
 def test_wandb_that_cannot_start_stops_before_the_first_step(train, tables, tmp_path) -> None:
