@@ -204,7 +204,10 @@ def read_references(path: str | Path, task: str, ids: str = "as-is") -> Referenc
                     result.groups.setdefault(kind, {})[key] = str(record[kind])
         result.values[key] = value
     if task == "caption" and document is not None:
-        for image in document.get("images", []):
+        images = document.get("images", [])
+        if not isinstance(images, list):
+            raise DataError(f"'images' is {str(images)[:60]!r}, expected a list", path=str(path))
+        for image in images:
             key = convert_id(image.get("id") if isinstance(image, Mapping) else image, ids)
             if not isinstance(key, (int, str)):
                 raise DataError(

@@ -185,6 +185,11 @@ MOST = {
     "code_image_size": 16384,
 }
 MOST_PARAMETERS = 100e9
+COUNTS = (
+    *("encoder_ffn_embed_dim", "decoder_ffn_embed_dim", "max_source_positions", "max_target_positions"),
+    *("token_bucket_size", "image_bucket_size", "orig_patch_image_size", "mel_bins"),
+    *("adapter_dim", "encoder_prompt_length", "decoder_prompt_length"),
+)
 
 PEFT_SWITCHES = ("adapter", "encoder_prompt", "decoder_prompt")
 
@@ -376,6 +381,8 @@ class ModelConfig:
     def _validate_sizes(self) -> None:
         """Refuse sizes that no machine holds: a damaged or hostile file must not ask for them."""
         for name, value in {"vocab_size": self.vocab_size, **self.options()}.items():
+            if name in COUNTS and isinstance(value, int) and value < 1:
+                raise ConfigError(f"{name} is {value}; at least 1 is needed")
             most = MOST.get(name, 1_000_000)
             if isinstance(value, int) and abs(value) > most:
                 raise ConfigError(f"{name} is {value}; {most:,} is the most")

@@ -176,8 +176,10 @@ def test_sizes_that_no_machine_holds(folder: Path) -> None:
         {"encoder_embed_dim": 2**19, "decoder_embed_dim": 2**19},
         {"max_source_positions": 10**9},
         {"token_bucket_size": 10**6},
+        {"token_bucket_size": 0},
+        {"image_bucket_size": -3},
     ):
-        with pytest.raises(ConfigError, match=r"(is the most|are the most)"):
+        with pytest.raises(ConfigError, match=r"(is the most|are the most|at least 1 is needed)"):
             ModelConfig.from_options("unival_tiny", 1000, **options)
 
 

@@ -167,3 +167,12 @@ def test_results_are_what_the_official_tools_read(tmp_path: Path) -> None:
     dataset.dataset = {**COCO, "info": {}, "licenses": []}
     dataset.createIndex()
     assert sorted(dataset.loadRes(str(path)).getImgIds()) == [1, 2]
+
+
+@pytest.mark.parametrize("images", [float("inf"), {"a": 1}, [{"id": {}}], [[1]]])
+def test_lists_of_images_that_are_none(images, tmp_path):
+    notes = [{"image_id": 0, "id": 0, "caption": "a cat"}]
+    path = tmp_path / "references.json"
+    path.write_text(json.dumps({"images": images, "annotations": notes}))
+    with pytest.raises(DataError, match=r"expected a list|is no text or number"):
+        io.read_references(path, "caption")
