@@ -20,6 +20,7 @@ from unival.errors import ConfigError, DataError, UnivalError
 from unival.imagegen.grid import write_codes
 from unival.imagegen.vqgan import Vqgan
 from unival.media import MediaError, MediaLoader
+from unival.media.names import files_below
 from unival.specs.base import Field, row_id
 from unival.specs.caption import captions_of
 from unival.specs.inputs import media_id, media_reference
@@ -55,8 +56,7 @@ class Pictures(Sequence[Picture]):
         self._table: Table | None = None
         if isinstance(source, str) and os.path.isdir(source):
             self._folder = Path(source)
-            found = (p for p in self._folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            self._files = sorted(p.relative_to(self._folder).as_posix() for p in found)
+            self._files = [n for n in files_below(source)[0] if Path(n).suffix.lower() in SUFFIXES]
             if not self._files:
                 raise DataError(f"there are no pictures ({', '.join(SUFFIXES)}) below it", path=source)
             self.media = MediaLoader(source, source)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from unival.errors import DataError, RowNumber
 from unival.media.endings import ENDINGS
+from unival.media.names import is_hidden
 from unival.media.tar import Member
 from unival.tables.base import Table
 from unival.tables.index import Index, Write, open_index
@@ -67,12 +68,14 @@ class WebDatasetTable(Table):
     def _values(self, file: Any, start: int, end: int, place: RowNumber) -> dict[str, Any]:
         values: dict[str, Any] = {}
         named: dict[str, Any] = {}
+        described: set[str] = set()  # what stands before the last dot of texts that have several
         for info in _members(file, start, end):
             key, ending = _split(info.name)
             values["__key__"] = key
             reference = Member.at(self._archive, info.name, info.offset_data, info.size)
             if ending.rpartition(".")[2] in READ:
                 text = self._text(file, info, place)
+                described.add(ending.rpartition(".")[0])
                 if ending.endswith("json"):
                     named = {**self._json(text, info.name, place), **named}
                     continue
@@ -84,6 +87,13 @@ class WebDatasetTable(Table):
             for modality, endings in ENDINGS.items():
                 if f".{ending.rpartition('.')[2]}" in endings:
                     named.setdefault(modality, reference)
+        if len(described - {""}) > 1:
+            raise DataError(
+                f"several samples share the name '{values['__key__']}' up to its first dot, where WebDataset ends it: "
+                "rename the files, or take 'unival data convert', which splits such names at their last dot",
+                path=self.path,
+                line=place,
+            )
         return {**values, **named}
 
     def _text(self, file: Any, info: tarfile.TarInfo, place: RowNumber) -> str:
@@ -142,7 +152,8 @@ def _members(file: Any, start: int, end: int | None = None) -> Iterator[tarfile.
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (info := tar.next()) is not None and (end is None or info.offset < end):
             tar.members = []  # type: ignore[attr-defined]  # it remembers every header otherwise
-            if info.isreg() and not info.issparse() and _split(info.name)[1]:
+            hidden = is_hidden(*posixpath.normpath(info.name).split("/"))
+            if info.isreg() and not info.issparse() and not hidden and _split(info.name)[1]:
                 yield info
 
 

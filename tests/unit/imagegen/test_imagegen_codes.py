@@ -144,3 +144,12 @@ def test_a_codebook_trained_on_a_folder_encodes_it(folder, capsys):
     assert "leave out ch" in capsys.readouterr().err
     assert main([*command, *options, "--ch=3"]) == 2
     assert "groups 2 must divide" in capsys.readouterr().err
+
+
+def test_hidden_pictures_are_passed_over(tmp_path: Path) -> None:
+    from unival.datatools.codes import Pictures
+
+    for name in ("a.png", "._a.png", ".ipynb_checkpoints/a.png", "sub/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert len(Pictures(str(tmp_path))) == 2

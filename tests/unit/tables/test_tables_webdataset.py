@@ -146,3 +146,20 @@ def test_validate_show_and_index(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert re.search(r"media: .*a\.tar, row 4, .*a\.tar/00003\.png: ", said)
     assert main(["data", "show", str(path), "--task", "caption", "--out", str(tmp_path / "rows.png")]) == 0
     assert Image.open(tmp_path / "rows.png").width > 300
+
+
+def test_hidden_members_are_no_rows(tmp_path: Path) -> None:
+    extra = [("._00000.png", b"x"), ("__MACOSX/._00000.txt", b"x"), (".cache/1.png", b"x")]
+    assert len(open_table(write(tmp_path / "a.tar", [*extra, *samples(3)]))) == 3
+
+
+def test_names_with_dots_are_named(tmp_path: Path) -> None:
+    """Two samples of "song 0" would be one row with the first one's picture."""
+    members = [
+        (f"song 0.{n}.{end}", data) for n in range(2) for end, data in (("png", picture(30)), ("txt", b"a"))
+    ]
+    with pytest.raises(DataError, match=r"'song 0' up to its first dot.*unival data convert"):
+        open_table(write(tmp_path / "a.tar", members))[0]
+    views = [("x.left.png", picture(30)), ("x.right.png", picture(31)), ("x.txt", b"a")]
+    row = open_table(write(tmp_path / "b.tar", views))[0]
+    assert row["caption"] == "a" and {"left.png", "right.png"} <= set(row)
