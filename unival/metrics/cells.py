@@ -46,6 +46,12 @@ def _header(path: Path, line: int, cells: list[str], border: str) -> list[str]:
     names = [cell.strip() for cell in cells]
     while names and not names[-1]:  # commas at the end of every line, as spreadsheets leave them
         names.pop()
+    if names and names[0].lower() in ("sep=", "sep=;"):
+        raise DataError(
+            "the line 'sep=' tells Excel which separator the file has, and is no header: remove it",
+            path=str(path),
+            line=line,
+        )
     if len(names) == 1:
         other = next((mark for mark in _BORDERS if mark != border and mark in names[0]), None)
         if other:

@@ -58,6 +58,12 @@ class DelimitedTable(FileTable):
             )
         first = self._cells(self._raw(0), 0)
         self._width = len(first)
+        if first[0].lower() in ("sep=", "sep=;", "sep=,") and not any(first[1:]):
+            raise DataError(
+                "the line 'sep=' tells Excel which separator the file has, and is no header: remove it",
+                path=self.path,
+                line=1,
+            )
         # people write names with other capitals; the task's spelling is used where it is not taken
         wanted = (*required, *optional, *(layout.orders[0] if layout is not None and not required else ()))
         first = _spelled(first, wanted)

@@ -23,7 +23,7 @@ class JsonlTable(FileTable):
     def _parse(self, raw: bytes, record: int) -> dict[str, Any]:
         text = self._text(raw, record)
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             problem = (
                 "the line is empty; remove it"
@@ -43,3 +43,13 @@ class JsonlTable(FileTable):
 
     def _values(self, cells: Any) -> dict[str, Any]:
         return cells
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands twice the parser would keep the last value alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key '{twice}' stands twice; keep one, or make its value a list")
+    return found

@@ -48,6 +48,7 @@ REFUSED = {
     "missing cell": ("t.tsv", "id\tcaption\n1\ta\n2\n", "line 3.*found 1: a cell is missing"),
     "open quote": ("t.csv", 'id,caption\n1,a\n2,"a\n3,b\n', "line 3.*not valid CSV"),
     "text behind a quote": ("t.csv", 'id,caption\n1,"a" b\n', "line 2.*not valid CSV"),
+    "hint for Excel": ("t.csv", "sep=,\nid,caption\n1,a\n", "line 1.*tells Excel"),
     "semicolons": ("t.csv", "id;caption\n1;a\n", "line 1.*separated by semicolons: save the file with commas"),
     "tabs in csv": ("t.csv", "id\tcaption\n1\ta\n", "separated by tabs"),
     "commas in tsv": ("t.tsv", "id,caption\n1,a\n", "separated by commas: save the file with tabs"),

@@ -119,3 +119,11 @@ def test_an_absent_medium_beside_one_that_is_there(folder, vocabulary):
     """Tables of several modalities hold NaN where a row has no picture."""
     row = read(folder, "pretrain", {"image": NAN, "video": "v.mp4", "caption": "a red square"})
     assert get_spec("pretrain").modality_of(row) == "video"
+
+
+def test_a_key_that_stands_twice_is_refused(folder):
+    """Of two captions under one key the last one was learnt without a word."""
+    lines = '{"image": "a.png", "caption": "a"}\n{"image": "a.png", "caption": "a", "caption": "b"}\n'
+    (folder / "twice.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=r"twice\.jsonl, line 2: .*the key 'caption' stands twice"):
+        open_table(str(folder / "twice.jsonl"))[1]

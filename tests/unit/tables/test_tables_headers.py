@@ -42,6 +42,8 @@ REFUSED = {
     "file beside others": ("t.csv", "file,caption,width,height,source\na.jpg,a,1,2,x\n", CAPTION, "lacks 'image'; it"),
     "usual names": ("t.csv", "filename,sentence,width,height,source\na.jpg,a,1,2,x\n", CAPTION,
                     "lacks 'image', 'caption'; it has 'filename'"),
+    "hint for Excel": ("t.csv", "sep=,\nimage,caption\na.jpg,a\n", CAPTION, "tells Excel.*remove it"),
+    "another hint": ("t.csv", "sep=;\nimage;caption\na.jpg;a\n", CAPTION, "tells Excel.*remove it"),
     "semicolons": ("t.csv", "image;caption\na.jpg;a\n", CAPTION, "separated by semicolons: save it with commas"),
     "commas in TSV": ("t.tsv", "image,caption\na.jpg,a\n", CAPTION, "separated by commas: save it with tabs"),
     "tabs in CSV": ("t.csv", "image\tcaption\na.jpg\ta\n", CAPTION, "separated by tabs"),
