@@ -12,22 +12,27 @@ from pathlib import Path
 from unival.errors import CheckpointError
 
 KEY, RESERVED = "sha256", "0" * 64  # in the metadata of a safetensors file; reserved until all is written
-_PLACE = re.compile(rb'("sha256":\s*")0{64}(")')
+_METADATA = re.compile(rb'"__metadata__":\s*(\{[^{}]*\})')
 _MOST_HEADER = 100 << 20
 _BLOCK = 1 << 20
 
 
 def seal(path: str | Path) -> None:
-    """Put the SHA-256 of a safetensors file's tensors into its header, where room was reserved for it."""
+    """Put the SHA-256 of a safetensors file's tensors into its header, where room was reserved for it.
+
+    The names of the metadata come in order, so that equal tensors make equal files.
+    """
     with open(path, "r+b") as file:
         length = _length(file.read(8))
         header = file.read(length)
-        sealed, count = _PLACE.subn(
-            rb"\g<1>" + _digest(path, 8 + length).encode() + rb"\g<2>", header, count=1
-        )
-        if count:
-            file.seek(8)
-            file.write(sealed)
+        place = _METADATA.search(header)
+        metadata = json.loads(place[1]) if place else {}
+        if place is None or metadata.get(KEY) != RESERVED:
+            return
+        metadata[KEY] = _digest(path, 8 + length)
+        text = json.dumps(metadata, sort_keys=True, separators=(",", ":")).encode()
+        file.seek(8 + place.start(1))
+        file.write(text.ljust(place.end(1) - place.start(1)))
 
 
 def verify(path: str | Path) -> bool:

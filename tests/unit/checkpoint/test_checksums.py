@@ -99,3 +99,10 @@ def test_files_without_a_checksum_are_read(folder: Path) -> None:
     save_file(load_file(weights), weights, metadata={"format": "pt"})
     assert not verify(weights)
     load_checkpoint(folder)
+
+
+def test_equal_models_make_equal_files(folder: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint(folder)
+    for number in range(6):
+        again = save_folder(tmp_path / str(number), loaded.model, loaded.vocabulary)
+        assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
