@@ -215,13 +215,15 @@ def _unpacked(file: PublishedFile, path: str) -> bool:
 def local_path(checkpoint: str | Path) -> Path:
     """Return the path of a checkpoint given by path or by its name in the catalogue.
 
-    Raises CheckpointError, with the command that fetches it, for one that is not here, ConfigError for what is
-    neither.
+    Raises CheckpointError for a path where nothing is, and with the command that fetches it for a published one
+    that is not here; ConfigError for a name that is none.
     """
     if Path(checkpoint).exists():
         return Path(checkpoint)
     entries = read_entries()
     if str(checkpoint) not in entries:
+        if Path(checkpoint).suffix or len(Path(checkpoint).parts) > 1:  # a path, no name
+            raise CheckpointError(f"checkpoint '{checkpoint}' does not exist")
         raise ConfigError(
             f"'{checkpoint}' is neither a file, nor a folder, nor the name of a published checkpoint."
             f"{nearest(str(checkpoint), entries)}"
