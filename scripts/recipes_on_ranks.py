@@ -19,7 +19,7 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/recipes"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 def _rank(words: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
@@ -74,11 +74,10 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)  # no pool of threads that a fork would leave behind
-    from miniature import Miniature
-    from recipe_lists import RUN_HERE
-    from test_recipe_runs import Runs
-
     import unival.plugin  # noqa: F401
+    from tests.integration.recipes.test_recipe_runs import Runs
+    from tests.support.miniature import Miniature
+    from tests.support.recipe_lists import RUN_HERE
 
     names = [f"{name}.yaml" for name in args.recipes] or RUN_HERE
     failed: list[str] = []
