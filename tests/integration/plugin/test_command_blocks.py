@@ -30,6 +30,10 @@ ELSEWHERE = {
     ("README.md", "unival download"): "tests/integration/use/test_use_published.py",
     ("docs/evaluation.md", "unival evaluate out/finetune"): "tests/integration/evaluate/test_paper.py",
     ("README.md", "unival data sample"): "tests/integration/plugin/test_documents.py",
+    (
+        "docs/reliability.md",
+        None,
+    ): "tests/integration/plugin/test_chaos.py",  # short forms; the fuzz beside it
     ("docs/adding-a-task.md", None): "tests/integration/plugin/test_own_task.py",
     ("docs/demo.md", "unival demo"): "tests/integration/serve/test_demo_page.py",
     ("docs/preparing-data.md", "unival data prepare"): "tests/integration/prepare/test_prepare_captions.py",

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
+PROGRAM = Path(__file__).resolve().parents[3] / "benchmarks" / "fuzz.py"
 SLOW = ("checkpoints", "configs")  # each item builds a model
 NAMES = (
     *("tables", "descriptions", "recipes", "merge recipes", "vocabularies", "checkpoints", "safetensors"),
