@@ -54,7 +54,7 @@ class CountingSpec(AnswerSpec):
         count = self.reference(row, options)
         source = vocabulary.encode(f" how many {text_of(row, 'thing').strip()} are there?")
         target = encode_answer(vocabulary, count) if count is not None else []
-        allowed = self.allowed_lists(options, vocabulary) if training else None
+        allowed = self.allowed_lists(options, vocabulary, count)
         loaded = load_media(row, "image", media, options, rng, training)
         return [
             compose(

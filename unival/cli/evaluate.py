@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,28 @@ def in_columns(request: Request, name: str | None = None) -> tuple[Request, Pape
     return replace(request, metrics=metrics), table, reasons
 
 
+def _said(result: Mapping[str, Any]) -> list[str]:
+    """Return lines on the predictions as a whole: how many differ, and whether anything was learnt."""
+    from unival.evaluate.verdict import GUIDE, percent, remarks, shown
+
+    found = result.get("predictions")
+    if not found:
+        return []
+    among = f", {found['targets']} different targets" if "targets" in found else ""
+    lines = [
+        f"{found['different']} different predictions{among}; the most frequent, {percent(found['share'])}: "
+        f"{shown(found['most_frequent'])}"
+    ]
+    if result.get("baselines"):
+        name = result["main_metric"]
+        values = [
+            f"{what} {scores[name]:.4f}" for what, scores in result["baselines"].items() if name in scores
+        ]
+        lines.append(f"baselines, {name}: {', '.join(values)}")
+    doubts = remarks(result)
+    return [*lines, *(f"warning: {doubt}" for doubt in doubts), *([GUIDE] if doubts else [])]
+
+
 def run(args: argparse.Namespace) -> int:
     """Predict, merge, score; prints the metrics and the result's path."""
     from unival.evaluate import paper
@@ -92,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
         print(line + (f"   baseline {beside:.4f}" if beside is not None else ""))
     if table is not None and result["metrics"]:
         print("\n".join(paper.shown(table, result, reasons)))
+    for line in _said(result):
+        print(line)
     if not result["metrics"]:
         print("the table carries no targets: predictions only")
     for warning in filter(None, [result.get("scoring", {}).get("warning")]):

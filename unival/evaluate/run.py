@@ -24,6 +24,7 @@ from unival.errors import ConfigError, DataError, UnivalError
 from unival.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from unival.evaluate.items import Item, gather, shown
 from unival.evaluate.scoring import Scoring, check, check_answers, main_metric, score_predictions
+from unival.evaluate.verdict import variety
 from unival.media import MediaError
 from unival.predict.inference import Inference, Prediction
 from unival.specs import SpecOptions, TaskSpec
@@ -189,14 +190,17 @@ class Evaluation:
             "batch_size": self.settings.batch_size,
             "device": self.settings.device,
             **self._scores(kept, records),
+            "predictions": variety(
+                [record["prediction"] for record in records], [item.reference for item in kept]
+            ),
             "versions": versions(),
             "media_root": os.path.abspath(self.media.root or self.media.table_dir or "."),
             "items": [shown(self.spec, self.table, item, found[item.row]) for item in _spread(kept)],
         }
         return result
 
-    def baseline(self, train: Table) -> dict[str, float]:
-        """Score of the trivial predictor fitted on ``train``, on the items that have predictions."""
+    def baselines(self, train: Table) -> dict[str, dict[str, float]]:
+        """Scores of the trivial predictors fitted on ``train``, by name, on the items that have predictions."""
         found = self.parts.read()
         rows = [
             row
@@ -204,7 +208,7 @@ class Evaluation:
             if "error" not in found.get(item.row, {"error": ""})
             for row in item.rows
         ]
-        return self.spec.baseline(train, (self.table[row] for row in rows), self.options, self.media)
+        return self.spec.baselines(train, [self.table[row] for row in rows], self.options, self.media)
 
     def _scores(self, kept: list[Item], records: list[dict[str, Any]]) -> dict[str, Any]:
         if not kept or kept[0].reference is None:

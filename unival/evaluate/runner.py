@@ -19,6 +19,7 @@ from unival.evaluate.prepare import Prepared, prepare
 from unival.evaluate.request import Request
 from unival.evaluate.results import check_results, save_results
 from unival.evaluate.run import write_result
+from unival.specs.baselines import strongest
 
 
 def evaluate(request: Request) -> dict[str, Any] | None:
@@ -32,7 +33,8 @@ def evaluate(request: Request) -> dict[str, Any] | None:
         return None
     result = {"folder": str(predicted.folder), **predicted.evaluation.finish()}
     if predicted.train is not None and result["metrics"]:
-        result["baseline"] = predicted.evaluation.baseline(predicted.train)
+        result["baselines"] = predicted.evaluation.baselines(predicted.train)
+        result["baseline_name"], result["baseline"] = strongest(result["baselines"], result["main_metric"])
     write_result(predicted.folder, result)
     if request.results:
         result["results"] = {

@@ -29,6 +29,7 @@ h2 { margin: 2rem 0 .4rem } .about { color: #666; font-size: 13px; margin: 0 0 .
 .cards { display: flex; flex-wrap: wrap; gap: 14px } figure { margin: 0; max-width: 612px; min-width: 200px }
 figure.image { width: 210px } figcaption { font-size: 13px } figcaption b { font-weight: 600 }
 img { max-width: 100% } .said { color: #0b5394 } .truth { color: #2a7a2a } .asked { color: #555 }
+.doubt { color: #a40000 }
 """
 
 
@@ -136,6 +137,7 @@ def _html(
     for result, cards in shown:
         about = " · ".join(escape(text) for text in (result.table, result.checkpoint) if text)
         parts.append(f'<h2>{escape(result.name)}</h2>\n<p class="about">{about}</p>')
+        parts += [f'<p class="doubt">{escape(text)}</p>' for text in result.remarks]
         parts.append(_cards(cards, result.modality))
     return "\n".join(parts) + "\n</html>\n"
 

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import DataError
+from unival.evaluate.verdict import remarks
 
-COLUMNS = ("task", "metric", "score", "trivial baseline", "n")
+COLUMNS = ("task", "metric", "score", "95 % interval", "trivial baseline", "n", "remark")
+_NUMBERS = ("score", "95 % interval", "trivial baseline", "n")  # columns that are aligned at the right
 
 
 @dataclass(frozen=True)
 class Result:
     """One evaluated task.
 
-    ``metrics`` and ``baseline`` map metric names to values; ``main_metric`` names the one that counts.
+    ``metrics`` and ``baseline`` map metric names to values, ``intervals`` to their ends; ``main_metric`` names the
+    one that counts. ``remarks``: what is to be said beside the numbers, such as that the model has collapsed.
     ``items`` are examples with id, media, source (or question, text), prediction, references, box, true_box
     (x0, y0, x1, y1 in pixels of the original picture). Media start at ``media_root``; ``media_root`` and
     ``log`` may be relative to the working directory or to ``folder``, where the result file lies.
@@ -29,6 +32,8 @@ class Result:
     main_metric: str
     n: int
     baseline: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
     items: Sequence[Mapping[str, Any]] = ()
     table: str = ""
     checkpoint: str = ""
@@ -75,6 +80,8 @@ def read_result(source: str | Path | Mapping[str, Any]) -> Result:
         main_metric=raw["main_metric"],
         n=int(raw["n"]),
         baseline=raw.get("baseline") or {},
+        intervals=raw.get("intervals") or {},
+        remarks=remarks(raw),
         items=raw.get("items") or (),
         table=str(raw.get("table") or ""),
         checkpoint=str(raw.get("checkpoint") or ""),
@@ -93,7 +100,19 @@ def score_rows(results: Sequence[Result], all_metrics: bool = False) -> list[tup
             names += [name for name in result.metrics if name != result.main_metric]
         for name in names:
             baseline = result.baseline.get(name)
-            rows.append((result.name, name, number(result.metrics[name]), number(baseline), str(result.n)))
+            interval = " to ".join(number(end) for end in result.intervals.get(name, ()))
+            remark = "; ".join(text.partition(":")[0] for text in result.remarks)
+            rows.append(
+                (
+                    result.name,
+                    name,
+                    number(result.metrics[name]),
+                    interval or "-",
+                    number(baseline),
+                    str(result.n),
+                    remark if name == result.main_metric else "",
+                )
+            )
     return rows
 
 
@@ -101,7 +120,7 @@ def score_table(results: Sequence[Result], all_metrics: bool = False) -> str:
     """Return a Markdown table that also reads well on a terminal."""
     rows = [COLUMNS, *score_rows(results, all_metrics)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(COLUMNS))]
-    numeric = (False, False, True, True, True)
+    numeric = [column in _NUMBERS for column in COLUMNS]
 
     def line(row: Sequence[str]) -> str:
         cells = (

@@ -39,11 +39,25 @@ class AnswerSpec(TaskSpec):
         return self._cached[2]
 
     def allowed_lists(
-        self, options: SpecOptions, vocabulary: Vocabulary
+        self, options: SpecOptions, vocabulary: Vocabulary, answer: str | None
     ) -> Callable[[list[int]], list[list[int]]] | None:
-        """Return a function from a target to the tokens allowed at each position, None for open answers."""
+        """Return a function from the target of ``answer`` to the tokens allowed at each position.
+
+        Training and validation use it alike, so that their losses can be compared. None for open answers, and for an
+        answer that the closed list lacks: only evaluation meets one, and no list permits its tokens.
+        """
+        candidates = self.candidates(options)
+        if candidates is None or answer not in self._closed(candidates):
+            return None
         trie = self.constraint(options, vocabulary)
         return None if trie is None else trie.allowed_lists
+
+    _members: tuple[tuple[str, ...], frozenset[str]] | None = None
+
+    def _closed(self, answers: tuple[str, ...]) -> frozenset[str]:
+        if self._members is None or self._members[0] is not answers:
+            self._members = (answers, frozenset(answers))
+        return self._members[1]
 
 
 def encode_answer(vocabulary: Vocabulary, answer: str) -> list[int]:

@@ -179,6 +179,18 @@ class TaskSpec(ABC):
 
         return constant_baseline(self, train_rows, eval_rows, options)
 
+    def baselines(
+        self,
+        train_rows: Iterable[Row],
+        eval_rows: Iterable[Row],
+        options: SpecOptions,
+        media: MediaLoader | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Return the scores of all trivial predictors by what they always say; :meth:`baseline` is the first."""
+        from unival.specs.baselines import MOST_FREQUENT
+
+        return {MOST_FREQUENT: self.baseline(train_rows, eval_rows, options, media)}
+
     def answer_of(self, reference: Any) -> str:
         """Return the one text of a reference that the trivial baseline counts."""
         return str(reference)

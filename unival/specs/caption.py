@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,6 +104,18 @@ class CaptionSpec(TaskSpec):
         ids: Sequence[str] | None = None,
     ) -> dict[str, float]:
         return caption_score(predictions, references, ids)
+
+    def baselines(
+        self,
+        train_rows: Iterable[Row],
+        eval_rows: Iterable[Row],
+        options: SpecOptions,
+        media: MediaLoader | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Score two constant captions: the most frequent and the best one of the training rows."""
+        from unival.specs.baselines import caption_baselines
+
+        return caption_baselines(self, train_rows, eval_rows, options)
 
     def answer_of(self, reference: list[str]) -> str:
         return strip_punctuation(reference[0])

@@ -218,9 +218,21 @@ class GroundingSpec(TaskSpec):
         media: MediaLoader | None = None,
     ) -> dict[str, float]:
         """Score a centred box of the training boxes' mean relative size (needs ``media`` for image sizes)."""
-        from unival.specs.baselines import centre_box_baseline
+        from unival.specs.baselines import CENTRE_BOX, box_baselines
 
-        return centre_box_baseline(self, train_rows, eval_rows, options, media)
+        return box_baselines(self, train_rows, eval_rows, options, media)[CENTRE_BOX]
+
+    def baselines(
+        self,
+        train_rows: Iterable[Row],
+        eval_rows: Iterable[Row],
+        options: SpecOptions,
+        media: MediaLoader | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Score the box in the middle and the whole picture."""
+        from unival.specs.baselines import box_baselines
+
+        return box_baselines(self, train_rows, eval_rows, options, media)
 
 
 class GroundedCaptionSpec(TaskSpec):
@@ -278,6 +290,18 @@ class GroundedCaptionSpec(TaskSpec):
         ids: Sequence[str] | None = None,
     ) -> dict[str, float]:
         return caption_score(predictions, references, ids)
+
+    def baselines(
+        self,
+        train_rows: Iterable[Row],
+        eval_rows: Iterable[Row],
+        options: SpecOptions,
+        media: MediaLoader | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Score two constant captions: the most frequent and the best one of the training rows."""
+        from unival.specs.baselines import caption_baselines
+
+        return caption_baselines(self, train_rows, eval_rows, options)
 
     def answer_of(self, reference: list[str]) -> str:
         return clean_caption(reference[0])

@@ -88,7 +88,7 @@ class LabelSpec(AnswerSpec):
                 vocabulary,
                 options,
                 options.prompt_type,
-                self.allowed_lists(options, vocabulary) if training else None,
+                self.allowed_lists(options, vocabulary, label),
                 reference=label,
                 **load_media(row, self.modality, media, options, rng, training),
             )

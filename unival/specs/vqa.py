@@ -75,6 +75,7 @@ class VqaSpec(AnswerSpec):
             names = " ".join(split_joined(objects)[: options.max_object_length])
             source += vocabulary.encode(prompt("vqa.objects", options.prompts, objects=names))
         answers = answers_of(row)
+        answer: str | None = None
         target: list[int] = []
         weight = 1.0
         if answers is None and training:
@@ -91,7 +92,7 @@ class VqaSpec(AnswerSpec):
                 vocabulary,
                 options,
                 options.prompt_type,
-                self.allowed_lists(options, vocabulary) if training else None,
+                self.allowed_lists(options, vocabulary, answer),
                 reference=answers,
                 weight=weight,
                 **loaded,
@@ -109,13 +110,6 @@ class VqaSpec(AnswerSpec):
                 "add one to the list or drop the row",
             )
         return max(known or answers, key=answers.__getitem__)
-
-    _members: tuple[tuple[str, ...], frozenset[str]] | None = None
-
-    def _closed(self, answers: tuple[str, ...]) -> frozenset[str]:
-        if self._members is None or self._members[0] is not answers:
-            self._members = (answers, frozenset(answers))
-        return self._members[1]
 
     def score(
         self,

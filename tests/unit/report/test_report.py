@@ -35,6 +35,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "metrics": {"cider": 1.23456, "bleu": 56.78},
         "main_metric": "cider",
         "baseline": {"cider": 0.25},
+        "intervals": {"cider": [1.1, 1.3]},
         "n": 375,
         "items": [],
     }
@@ -67,22 +68,28 @@ def test_table_puts_the_score_beside_its_baseline() -> None:
         "task",
         "metric",
         "score",
+        "95 % interval",
         "trivial baseline",
         "n",
+        "remark",
     ]
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
         "caption",
         "cider",
         "1.235",
+        "1.100 to 1.300",
         "0.250",
         "375",
+        "",
     ]
     assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
         "video vqa",
         "accuracy",
         "0.500",
         "-",
+        "-",
         "375",
+        "",
     ]
     assert len({len(line) for line in lines}) == 1
     assert "56.8" in score_table([read_result(result())], all_metrics=True)
@@ -203,3 +210,16 @@ def test_report_without_examples_or_logs(tmp_path: Path) -> None:
     report = write_report([result()], tmp_path)
     assert report.curves is None and report.sheet.is_file()
     assert contact_sheet([]).width == 1320
+
+
+def test_report_says_what_has_not_learnt(tmp_path: Path) -> None:
+    """One sentence for all 375 pictures and the score of a constant stood in the table without a word."""
+    same = {"different": 1, "most_frequent": "a dog", "share": 1.0, "targets": 300, "targets_share": 0.02}
+    bad = result(predictions=same, baseline={"cider": 1.15}, baseline_name="the best constant caption")
+    report = write_report([bad, result(predictions={**same, "different": 90, "share": 0.3})], tmp_path)
+    lines = report.table.splitlines()[2:]
+    assert [line.split("|")[-2].strip() for line in lines] == ["collapsed; not better than the baseline", ""]
+    page = report.page.read_text()
+    assert (
+        "100 % of the predictions are &#x27;a dog&#x27;" in page and "the best constant caption has" in page
+    )

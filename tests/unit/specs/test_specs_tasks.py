@@ -16,6 +16,7 @@ from unival.errors import ConfigError, DataError
 from unival.media import MediaLoader
 from unival.specs import SPECS, SpecOptions, get_spec
 from unival.specs.answers import read_answer_list
+from unival.specs.baselines import BEST_CAPTION, MOST_FREQUENT, WHOLE_PICTURE, best_caption, strongest
 from unival.tables import Row, Table, open_table
 from unival.vocabulary import Vocabulary
 
@@ -305,6 +306,40 @@ def test_baselines(folder: Path) -> None:
     rows = [{"image": f"{i}.png", "caption": "a red circle here"} for i in range(3)]
     data = table(folder, "caption", rows)
     assert get_spec("caption").baseline(data, data, OPTIONS)["bleu1"] == pytest.approx(1.0)
+
+
+def test_baselines_of_captions_and_boxes(folder: Path) -> None:
+    """One sentence for all looked twice as good as the trivial one, the whole picture five times as its middle."""
+    texts = ["a dog runs over the grass", "a cat sits on a chair", "a black dog runs over the wet grass"]
+    texts += ["a dog runs on the beach", "trees", "trees", "a dog runs fast over the grass", "two cats"]
+    rows = [{"image": f"{k}.png", "caption": text} for k, text in enumerate(texts)]
+    data = table(folder, "caption", rows)
+    found = get_spec("caption").baselines(data, list(data), OPTIONS)
+    assert list(found) == [MOST_FREQUENT, BEST_CAPTION]
+    assert found[MOST_FREQUENT]["exact"] == 0.25, "trees"
+    assert best_caption(texts) == "a dog runs over the grass"
+    assert strongest(found, "cider")[0] == BEST_CAPTION
+    assert found[BEST_CAPTION]["cider"] > found[MOST_FREQUENT]["cider"]
+    rows = [
+        {"image": f"{k}.png", "text": "x", "box": "0,0,64,48" if k % 2 else "0,0,8,8"} for k in (0, 1, 2, 1)
+    ]
+    data = table(folder, "grounding", rows)
+    found = get_spec("grounding").baselines(data, list(data), OPTIONS, MediaLoader(str(folder)))
+    assert strongest(found, "score") == (WHOLE_PICTURE, found[WHOLE_PICTURE])
+    assert found[WHOLE_PICTURE]["score"] == 0.5 and strongest({}, "score") == ("", {})
+
+
+@pytest.mark.parametrize("task", ["entailment", "vqa"])
+def test_validation_permits_what_training_permits(folder: Path, task: str) -> None:
+    """The loss of training was one over three labels, that of validation over the whole vocabulary: 0.28 beside 7.2."""
+    row = {"image": "0.png", "hypothesis": "x", "label": "yes", "question": "x", "answer": "yes"}
+    options = SpecOptions(patch_image_size=32, answers=("yes", "no") if task == "vqa" else None)
+    for training in (True, False):
+        [example] = examples(folder, task, [row], options=options, training=training)
+        assert all(t in a for t, a in zip(example.target.tolist(), example.allowed, strict=True)), training
+    if task == "vqa":
+        [example] = examples(folder, task, [{**row, "answer": "perhaps"}], options=options)
+        assert example.allowed is None
 
 
 def test_augmentation_follows_the_generator(folder: Path) -> None:
