@@ -5,6 +5,9 @@ fairseq imports this through ``--user-dir unival``; everything of ours says ``im
 
 from __future__ import annotations
 
+import unival.data.engine_start
+
+# isort: split
 import unival.criterions.caption_scst
 import unival.criterions.clip_scst
 import unival.criterions.grounding_scst

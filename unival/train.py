@@ -39,9 +39,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: an unknown option (the nearest name is offered) or a malformed value.
     """
-    from fairseq import options
-
     from unival import plugin  # noqa: F401  (registers)
+    from unival.data.engine_start import options
 
     parser = options.get_training_parser()
     parser.error = _refuse  # argparse would print hundreds of lines of usage first
@@ -73,12 +72,13 @@ def known_options(choices: Mapping[str, str]) -> set[str]:
     Raises:
         ConfigError: a choice that is not registered; the nearest name is offered.
     """
-    from fairseq import options
+    from unival import plugin  # noqa: F401  (registers)
+    from unival.data.engine_start import options
+
+    # isort: split
     from fairseq.models import ARCH_MODEL_REGISTRY
     from fairseq.registry import REGISTRIES
     from fairseq.tasks import TASK_REGISTRY
-
-    from unival import plugin  # noqa: F401  (registers)
 
     registered = {"task": TASK_REGISTRY, "arch": ARCH_MODEL_REGISTRY}
     registered |= {name: entry["registry"] for name, entry in REGISTRIES.items()}
@@ -182,8 +182,7 @@ def _engine(cfg: Any) -> None:
 
 def plan(argv: Sequence[str]) -> str:
     """Return what a run with these options will take: rows, updates, effective batch, memory of a step."""
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
+    from unival.data.engine_start import convert_namespace_to_omegaconf
     from unival.tasks.planning import plan as plan_run
 
     return plan_run(convert_namespace_to_omegaconf(adapt(parse(argv))))[0]
@@ -197,8 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     REQUEST.watch()
     REQUEST.at_once = os.environ.get("WORLD_SIZE", "") in ("", "1")  # other processes would wait for this one
     try:
-        from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-        from fairseq.distributed import utils as distributed_utils
+        from unival.data.engine_start import convert_namespace_to_omegaconf, distributed_utils
     except ImportError as error:
         print(
             f"unival train needs fairseq ({error}). Install it with: {install_extra('train')}",

@@ -72,6 +72,7 @@ def test_names_that_users_have_in_their_scripts():
         code += "".join(f"assert hasattr(found, {name!r}), ({module!r}, {name!r})\n" for name in names)
     code += "import sys; assert 'fairseq' not in sys.modules\n"
     code += "".join(f"import {module}\n" for module in WITH_ENGINE)
+    code += "assert not {'sklearn', 'pandas', 'wandb'} & set(sys.modules), 'the engine starts without them'\n"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

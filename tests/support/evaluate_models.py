@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tests.support.forks import forks
 from unival import build_model
 from unival.checkpoint import save_folder
 from unival.media import read_image
@@ -68,7 +68,7 @@ def unival(
 ) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "unival", *map(str, words)],
+        [*forks().program, *map(str, words)],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,
         text=True,

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.forks import Process, forks
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("fairseq")
@@ -95,7 +96,7 @@ class Finished:
 
 
 class Runner:
-    """Client of ``runner.py``."""
+    """Starts trainings in forks (``forks.py``); their output goes to files in ``scratch``."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -103,32 +104,14 @@ class Runner:
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT),
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking for a GPU must not start CUDA before the forks
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("runner.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self.env,
-            cwd=ROOT,
-        )
-        self.codes: dict[int, int] = {}
         self.count = 0
-        self._read()
-
-    def _read(self) -> dict:
-        line = self.process.stdout.readline()
-        assert line, "the runner died"
-        answer = json.loads(line)
-        if "code" in answer:
-            self.codes[answer["pid"]] = answer["code"]
-        return answer
 
     def start(
         self,
-        argv: list[str],
+        argv: Sequence[object],
         folder: Path,
         env: dict[str, str] | None = None,
         cwd: Path = ROOT,
@@ -137,34 +120,28 @@ class Runner:
         """Start ``python -m PROGRAM ARGV...``; ``folder`` is where the run will write its records."""
         self.count += 1
         log = self.scratch / f"run{self.count}"
-        words = [str(word) for word in argv]
-        job = {"program": program, "argv": words, "env": env or {}, "cwd": str(cwd), "log": str(log)}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        answer = self._read()
-        while "code" in answer:
-            answer = self._read()
-        return Started(self, answer["pid"], log, folder)
-
-    def wait(self, pid: int) -> int:
-        while pid not in self.codes:
-            self._read()
-        return self.codes[pid]
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(30)
+        with (
+            open(os.devnull, "rb") as none,
+            open(log.with_suffix(".out"), "wb") as out,
+            open(log.with_suffix(".err"), "wb") as err,
+        ):
+            files = none.fileno(), out.fileno(), err.fileno()
+            process = forks().start([str(w) for w in argv], files, {**self.env, **(env or {})}, cwd, program)
+        return Started(process, log, folder)
 
 
 @dataclass
 class Started:
-    runner: Runner
-    pid: int
+    process: Process
     log: Path
     folder: Path
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
     def finish(self) -> Finished:
-        code = self.runner.wait(self.pid)
+        code = self.process.wait()
         return Finished(code, self._text(".out"), self._text(".err"), self.folder)
 
     def _text(self, ending: str) -> str:
@@ -174,7 +151,7 @@ class Started:
         """Kill the whole process group once ``update`` is logged."""
         until_update(self, update)
         os.killpg(self.pid, signal.SIGKILL)
-        assert self.runner.wait(self.pid) == -signal.SIGKILL
+        assert self.process.wait() == -signal.SIGKILL
 
 
 def until_update(run: Started, update: int) -> None:
@@ -183,7 +160,7 @@ def until_update(run: Started, update: int) -> None:
     for _ in range(30_000):
         if path.is_file() and any(f'"update": {update},' in line for line in path.read_text().splitlines()):
             return
-        assert run.pid not in run.runner.codes, run._text(".err")
+        assert run.process.poll() is None, run._text(".err")
         time.sleep(0.01)
     raise AssertionError(f"update {update} never came: {run._text('.err')}")
 

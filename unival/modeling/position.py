@@ -24,13 +24,14 @@ def token_buckets(bucket_size: int, positions: int = TOKEN_BUCKET_POSITIONS) -> 
 
     Exact up to half the bucket size, logarithmic beyond.
     """
-    at = torch.arange(positions, dtype=torch.long)
-    distance = at[:, None] - at[None, :]
+    distance = torch.arange(1 - positions, positions)
     middle = bucket_size // 2
     size = distance.abs().clamp_min(middle).double()
     log = torch.ceil(torch.log(size / middle) / math.log((positions - 1) / middle) * (middle - 1)) + middle
     near = distance.abs() <= middle
-    return torch.where(near, distance, log.long() * distance.sign()) + bucket_size - 1
+    buckets = torch.where(near, distance, log.long() * distance.sign()) + bucket_size - 1
+    at = torch.arange(positions)  # a million pairs have two thousand distances
+    return buckets[at[:, None] - at[None, :] + positions - 1]
 
 
 def image_buckets(side: int) -> Tensor:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.forks import ROOT, forks
 from unival.cli import main
 
 FAST = ["--batch-size", "4", "--eval-args", '{"beam": 2, "max_len_b": 6}']
@@ -92,18 +91,17 @@ def test_what_cannot_be_predicted(
 
 @pytest.mark.slow
 def test_killed_run_goes_on(checkpoint: Path, world: Path, tmp_path: Path) -> None:
-    words = ["predict", str(checkpoint), str(world / "images" / "*"), "--batch-size", "2"]
+    words = ["predict", str(checkpoint), str(world / "images" / "test_*"), "--batch-size", "2"]
     whole, broken_off = tmp_path / "whole.jsonl", tmp_path / "again.jsonl"
     assert main([*words, "--out", str(whole), *FAST[2:]]) == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unival", *words, "--out", str(broken_off), *FAST[2:]],
-        stderr=subprocess.DEVNULL,
-    )
+    with open(os.devnull, "r+b") as none:
+        argv = [*words, "--out", str(broken_off), *FAST[2:]]
+        process = forks().start(argv, (none.fileno(),) * 3, dict(os.environ), ROOT)
     part = tmp_path / "again.jsonl.run" / "parts" / "0-of-1.jsonl"
     limit = time.monotonic() + 120
     while (not part.exists() or part.read_bytes().count(b"\n") < 20) and time.monotonic() < limit:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not broken_off.exists()
     before = part.read_bytes()

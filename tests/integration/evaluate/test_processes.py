@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.evaluate_models import unival
+from tests.support.forks import ROOT, forks
 from unival.cli import main
 
 pytestmark = pytest.mark.slow  # many processes
@@ -97,12 +98,9 @@ def test_two_ranks_of_a_launcher_give_the_bytes_of_one(
 def test_killed_at_60_percent_the_rest_alone_is_predicted(
     one: Run, checkpoint: Path, world: Path, tmp_path: Path
 ) -> None:
-    first = subprocess.Popen(
-        [sys.executable, "-m", "unival", *words(checkpoint, world, tmp_path, "--processes", 2)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with open(os.devnull, "r+b") as none:
+        argv, files = words(checkpoint, world, tmp_path, "--processes", 2), (none.fileno(),) * 3
+        first = forks().start(argv, files, {**os.environ, "OMP_NUM_THREADS": "1"}, ROOT)
     while lines(tmp_path) < 60:
         assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support.forks import forks
 from tests.support.merge_models import SMALL, folder_of, make_model
 from unival.checkpoint import read_header
 from unival.cli import main
@@ -137,14 +138,14 @@ def test_a_short_chain(world, vocabulary, tmp_path, monkeypatch, capsys):
         Path(tasks[name]).write_text(yaml.safe_dump({**common, "task": task, "data": data}))
     content = {
         "out": str(tmp_path / "out"), "start": str(start), "tasks": tasks, "kinds": ["vanilla"],
-        "checkpoint": "checkpoint_last.pt", "options": {"max_update": 2},
+        "checkpoint": "checkpoint_last.pt", "options": {"max_update": 2}, "launcher": shlex.join(forks().program),
     }  # fmt: skip
     file = tmp_path / "chain.yaml"
     file.write_text(yaml.safe_dump(content))
     assert main(["merge", "chain", str(file), "--stages"]) == 0
     assert capsys.readouterr().out.split() == ["0-1", "2-2"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "unival", "merge", "chain", str(file)]
+    command = [*forks().program, "merge", "chain", str(file)]
     running = [subprocess.Popen([*command, "--step", str(k)], env=env, cwd=ROOT) for k in (0, 1)]
     assert [process.wait() for process in running] == [0, 0]
     assert main(["merge", "chain", str(file)]) == 0

@@ -11,9 +11,7 @@ from tests.support.plugin_runs import Runner, command
 
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory):
-    client = Runner(tmp_path_factory.mktemp("runs"))
-    yield client
-    client.close()
+    return Runner(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

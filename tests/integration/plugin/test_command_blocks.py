@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.plugin.test_documents import PAGES, shell_blocks
+from tests.support.forks import forks
 from tests.support.plugin_runs import DATA, MODEL, command
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +79,7 @@ def shell(tmp_path: Path):
     """Run a block in ``tmp_path`` with ``unival`` on the path; returns what it printed."""
     program = tmp_path / "bin/unival"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m unival "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(forks().program)} "$@"\n')
     program.chmod(0o755)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     env = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import fairseq_cli.train
@@ -11,6 +12,7 @@ import pytest
 import torch
 from fairseq.trainer import Trainer
 
+from unival.data.engine_start import LEFT_OUT
 from unival.tasks.engine import RELIED_ON, REPLACED
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +35,12 @@ def found(dotted: str) -> object:
 @pytest.mark.parametrize("name", [name for names in RELIED_ON.values() for name in names])
 def test_what_we_rely_on_is_there(name):
     assert found(name) is not None
+
+
+def test_what_is_left_out_of_a_start_is_there():
+    for name in LEFT_OUT:
+        assert find_spec(name) is not None, name
+    assert pytest.importorskip("wandb").__version__, "hidden from the engine only"
 
 
 def test_files_that_rely_on_it_name_it():

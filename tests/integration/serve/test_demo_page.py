@@ -7,13 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.support.forks import forks
 
 pytest.importorskip("gradio")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -25,7 +26,7 @@ PATIENCE = 120  # seconds, for busy machines
 def page(folder: Path) -> Iterator[str]:
     """Address of ``unival demo`` in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "unival", "demo", str(folder), "--port", "0", "--device", "cpu"],
+        [*forks().program, "demo", str(folder), "--port", "0", "--device", "cpu"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

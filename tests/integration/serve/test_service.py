@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
@@ -18,6 +17,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from tests.support.forks import forks
 from tests.support.service_fixtures import as_base64, post, save, serving
 from unival.errors import ConfigError
 from unival.media import MediaError, read_video
@@ -252,7 +252,7 @@ def test_limits_are_checked():
 def test_the_program_serves_and_stops(folder, media):
     words = ["serve", str(folder), "--port", "0", "--device", "cpu", "--image-pixels", "3000", "--queue", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unival", *words],
+        [*forks().program, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -264,7 +264,7 @@ def test_the_program_serves_and_stops(folder, media):
         assert line.startswith("serving http://127.0.0.1:"), line + process.stdout.read()
         address = line.split()[1]
         taken = subprocess.run(
-            [sys.executable, "-m", "unival", "serve", "x", "--port", address.rpartition(":")[2]],
+            [*forks().program, "serve", "x", "--port", address.rpartition(":")[2]],
             capture_output=True,
             text=True,
         )
