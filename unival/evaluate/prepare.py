@@ -24,6 +24,7 @@ from unival.evaluate.request import Request
 from unival.evaluate.run import Evaluation, Settings
 from unival.evaluate.scoring import Scoring
 from unival.specs import TaskSpec
+from unival.specs.inputs import check_pixels
 from unival.tables import Table, open_table
 
 
@@ -53,6 +54,7 @@ def prepare(request: Request) -> Prepared:
     what = resolve(loaded.header, _asked(request), _wanted(recipe), request.zero_shot)
     options, spec = what.options, what.spec
     _check_networks(spec, loaded)
+    check_pixels(options, loaded.model.config.image)
     grid = loaded.model.config.transformer.code_image_size
     if spec.name == "image_gen" and options.code_image_size != grid:
         raise ConfigError(

@@ -18,7 +18,9 @@ from unival.modeling.weights import modality_exceptions
 from unival.specs import SPECS
 
 # Options that decide how a model trains or where its start came from, not what its weights mean.
-TRAINING = re.compile(r"dropout$|_rate$|^checkpoint_activations$|^sync_bn$|^sample_|_model_path$|^unfreeze$")
+TRAINING = re.compile(
+    r"dropout$|_rate$|^checkpoint_activations$|^sync_bn$|^sample_|_model_path$|_weights$|^unfreeze$"
+)
 LISTED = 20
 
 
@@ -172,7 +174,7 @@ def _modality_of(option: str) -> str | None:
     """The modality whose network an option is about; None for all others."""
     if option in ("mel_bins", "hop_size"):
         return "audio"
-    if option == "resnet_type":
+    if option in ("resnet_type", "image_backbone", "image_backbone_stride"):
         return "image"
     return next((m for m in NAMES if option in (f"{m}_encoder_name", f"layernorm_{m}_embedding")), None)
 
@@ -192,6 +194,8 @@ def _config(sources: Sequence[Source], only_some: str) -> ModelConfig:
         having = [source for source in sources if _has(source, modality)]
         if not having or (only_some == "drop" and len(having) < len(sources)):
             options[f"{modality}_encoder_name"] = "none" if modality == "image" else None
+            if modality == "image":
+                options |= dict.fromkeys(("image_backbone", "image_backbone_stride"))
         else:
             theirs = having[0].config.options()
             options.update({k: v for k, v in theirs.items() if _modality_of(k) == modality})

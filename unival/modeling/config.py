@@ -70,8 +70,8 @@ class ImageConfig:
 
     image_encoder_name: str = _opt(
         "timm_resnet",
-        "timm_resnet (stride 32), resnet (three stages, stride 16) or none",
-        ("timm_resnet", "resnet", "none"),
+        "timm_resnet (stride 32), resnet (three stages, stride 16), timm (any network: image_backbone) or none",
+        ("timm_resnet", "resnet", "timm", "none"),
     )
     resnet_type: str = _opt("resnet101", "name of a timm ResNet, such as resnet18, resnet50, resnet101")
     resnet_drop_path_rate: float = _opt(
@@ -79,6 +79,17 @@ class ImageConfig:
     )
     resnet_model_path: str | None = _opt(
         None, "file with pretrained weights of the image network", saved=False
+    )
+    image_backbone: str | None = _opt(
+        None, "timm's name of the image network, such as vit_tiny_patch16_224 (image_encoder_name timm)"
+    )
+    image_backbone_stride: int | None = _opt(
+        None, "pixels per side of a visual token, one of the strides of image_backbone (default: its last)"
+    )
+    image_backbone_weights: str | None = _opt(
+        None,
+        "weights of image_backbone: a file, an installed package that holds one, or pretrained (timm downloads)",
+        saved=False,
     )
     layernorm_image_embedding: bool = _opt(False, "LayerNorm right after the image projection")
     sample_patch_num: int | None = _opt(None, "keep at most this many random image tokens in training")
@@ -315,7 +326,7 @@ class ModelConfig:
         names = {f.name for f in option_fields() if f.metadata["saved"]} | set(ALIASES)
         options = {k: v for k, v in args.items() if k in names and v is not None}
         name = options.get("image_encoder_name")
-        if name is not None and name != "none":  # there, only this substring changes anything
+        if name is not None and name not in ("none", "timm"):  # there, only this substring changes anything
             options["image_encoder_name"] = "timm_resnet" if "timm_resnet" in name else "resnet"
         if options.get("adapter_type") != "VL":
             options.pop("adapter_type", None)
@@ -373,6 +384,7 @@ class ModelConfig:
             )
         if not 0 < self.audio.hop_size <= 1024:
             raise ConfigError(f"hop_size is {self.audio.hop_size}; it must be between 1 and 1024")
+        self._validate_backbone()
         self._validate_training()
         for name, value in self.options().items():
             if name.endswith(("dropout", "_rate")) and not 0.0 <= value < 1.0:
@@ -396,6 +408,35 @@ class ModelConfig:
                 f"{MOST_PARAMETERS / 1e9:g} billion are the most"
             )
 
+    def _validate_backbone(self) -> None:
+        image = self.image
+        if image.image_encoder_name == "timm":
+            if image.image_backbone is None:
+                raise ConfigError(
+                    "image_encoder_name=timm needs image_backbone: the name of a network of timm"
+                )
+            if image.resnet_model_path is not None:
+                raise ConfigError(
+                    "resnet_model_path is for ResNets; with image_encoder_name=timm give image_backbone_weights"
+                )
+            return
+        for name in ("image_backbone", "image_backbone_stride", "image_backbone_weights"):
+            if getattr(image, name) is not None:
+                raise ConfigError(f"{name}={getattr(image, name)} needs image_encoder_name=timm")
+
+    def network_option(self, modality: str) -> str:
+        """Return the name of the option that holds the file of a modality's pretrained network."""
+        if modality == "image":
+            return (
+                "image_backbone_weights" if self.image.image_encoder_name == "timm" else "resnet_model_path"
+            )
+        return f"{modality}_model_path"
+
+    def network_weights(self, modality: str) -> str | None:
+        """Return the value of :meth:`network_option`."""
+        value: str | None = getattr(getattr(self, modality), self.network_option(modality))
+        return value
+
     def _validate_training(self) -> None:
         """What trains is said once, and no option of an absent part is passed over."""
         freeze, peft = self.freeze, self.peft
@@ -416,7 +457,9 @@ class ModelConfig:
             if getattr(peft, f"{side}_prompt_projection") and not getattr(peft, f"{side}_prompt"):
                 raise ConfigError(f"{side}_prompt_projection needs {side}_prompt")
         for name, value in self.options().items():
-            counted = name.endswith(("_length", "patch_num", "adapter_dim", "prompt_dim", "patch_image_size"))
+            counted = name.endswith(
+                ("_length", "patch_num", "_stride", "adapter_dim", "prompt_dim", "patch_image_size")
+            )
             if counted and value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; at least 1 is needed")
 

@@ -1,4 +1,5 @@
-"""Image network: a ResNet of timm, whole (stride 32) or its first three stages (stride 16, as in OFA)."""
+"""Image network: a ResNet of timm, whole (stride 32) or its first three stages (stride 16, as in OFA), or any
+other network of timm (:mod:`unival.modeling.backbone`)."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from unival.errors import ConfigError, nearest
+from unival.modeling.backbone import Backbone
 from unival.modeling.config import ImageConfig
 from unival.modeling.layers import DropPath, drop_path_rates
 
@@ -22,6 +24,8 @@ def build_image_encoder(config: ImageConfig) -> nn.Module | None:
     """
     if config.image_encoder_name == "none":
         return None
+    if config.image_encoder_name == "timm":
+        return Backbone(config)
     import timm
 
     names = timm.list_models(module="resnet")

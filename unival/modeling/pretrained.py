@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from unival.core.torchfile import State, load_torch, read_fairseq
 from unival.errors import CheckpointError
+from unival.modeling.backbone import Backbone, efficientnet_names
 from unival.modeling.weights import MEL_BANK, TIED, LoadReport, extend_table, load_into
 
 if TYPE_CHECKING:
     from unival.vocabulary.vocabulary import Vocabulary
 
 NETWORK_PREFIXES = ("module.", "sed_model.", "audio_branch.")
+DOWNLOADED = "pretrained"
+WEIGHT_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 BART_POSITION_SHIFT = 2  # fairseq's BART counts positions from padding_idx + 1
 BART_TEXT_ROWS = 50264  # four specials and the BPE words of the released vocabulary
 _BART_PARTS = (
@@ -34,9 +38,63 @@ def load_network(network: nn.Module, path: str | Path, mel_bank: str = "file") -
     ``audio_branch.``. Classifiers of the file, its fourth stage where the network has three, and counters that
     older files lack may differ; every other key must be there, except the mel filters and the first norm when
     the number of bands differs (reference behaviour). ``mel_bank``: see the option of that name.
+    A network of timm (``image_backbone``) takes its own names or those of EfficientNet-PyTorch; ``path`` may also
+    name an installed package that holds one file of weights, or be "pretrained" (timm downloads them).
     Raises CheckpointError when the rest does not fit.
     """
+    if isinstance(network, Backbone):
+        if str(path) == DOWNLOADED:
+            return take_backbone(network, downloaded(network.name), f"timm's {network.name}")
+        path = weights_file(path)
+        return take_backbone(network, _read(path), str(path))
     return take_network(network, _read(Path(path)), str(path), mel_bank)
+
+
+def take_backbone(network: Backbone, content: Any, path: str) -> LoadReport:
+    """:func:`load_network` for a network of timm and the content of a file that was read."""
+    state, skipped = _network_state(content)
+    if "_conv_stem.weight" in state and hasattr(network.backbone, "blocks"):
+        state = efficientnet_names(network.backbone, state)
+    for key in [key for key in state if key in network.left_out]:
+        del state[key]
+        skipped[key] = "not needed for the features"
+    try:
+        report = load_into(network.backbone, state, (r"num_batches_tracked$",))
+    except CheckpointError as error:
+        raise CheckpointError(f"'{path}' is not a file of timm's {network.name}: {error}") from None
+    report.skipped = {**skipped, **report.skipped}
+    return report
+
+
+def weights_file(given: str | Path) -> Path:
+    """Return a file of weights: the path itself, or the one file of weights in the installed package of that
+    name. Raises CheckpointError."""
+    path = Path(given)
+    if path.is_file():
+        return path
+    try:
+        listed = metadata.files(str(given)) or []
+    except (metadata.PackageNotFoundError, ValueError):
+        raise CheckpointError(
+            f"image_backbone_weights '{given}' is neither a file nor an installed package; name one of them, or "
+            f"'{DOWNLOADED}' for timm's own download"
+        ) from None
+    found = [Path(str(file.locate())) for file in listed if file.suffix in WEIGHT_ENDINGS]
+    if len(found) != 1:
+        raise CheckpointError(
+            f"the package '{given}' holds {len(found)} files of weights; name the file itself"
+        )
+    return found[0]
+
+
+def downloaded(name: str) -> State:
+    """Fetch timm's weights of a network, or find them in its cache. Raises CheckpointError without them."""
+    import timm
+
+    try:
+        return dict(timm.create_model(name, pretrained=True).state_dict())
+    except Exception as error:  # whatever timm and the hub's client raise
+        raise CheckpointError(f"timm has or gets no weights of '{name}': {error}") from None
 
 
 def take_network(network: nn.Module, content: Any, path: str, mel_bank: str = "file") -> LoadReport:

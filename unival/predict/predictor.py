@@ -95,6 +95,7 @@ class Predictor:
 
         from unival.checkpoint.resolve import laid_over
         from unival.specs import all_options
+        from unival.specs.inputs import check_pixels
 
         if precision not in PRECISIONS:
             raise ConfigError(
@@ -105,6 +106,7 @@ class Predictor:
         self.loaded, self.name, self.limits = loaded, name, limits
         self.given = options
         self.options = all_options().from_options(**laid_over(loaded.header.kept_options(), options))
+        check_pixels(self.options, loaded.model.config.image)
         self.model = loaded.model.to(self.device).to(getattr(torch, precision)).eval()
         self._decoders: dict[str, Inference] = {}
         self._lock = threading.Lock()

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from unival.errors import DataError
+from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
+from unival.modeling.config import ImageConfig
 from unival.specs.base import Field, is_absent, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
@@ -102,6 +103,15 @@ def load_media(
     else:
         tensor = transforms_audio.audio_eval(wave, options.max_audio_len, crop=options.eval_audio_crop)
     return {"modality": modality, "media": tensor, "size": None}
+
+
+def check_pixels(options: SpecOptions, image: ImageConfig) -> None:
+    """Raise ConfigError where pixels would be normalised twice: a network of timm brings mean and deviation."""
+    if options.imagenet_default_mean_and_std and image.image_encoder_name == "timm":
+        raise ConfigError(
+            f"imagenet_default_mean_and_std is on, and image_backbone '{image.image_backbone}' normalises pixels as "
+            "it was trained; leave the option out"
+        )
 
 
 def augmenting(options: SpecOptions, pretraining: bool) -> bool:

@@ -52,7 +52,9 @@ class InputOptions:
     )
     sample_rate: int = option(48000, "audio sample rate, Hz", least=1)
     max_audio_len: int = option(480000, "audio samples given to the network", least=1, most=100_000_000)
-    imagenet_default_mean_and_std: bool = option(False, "ImageNet normalisation, not 0.5")
+    imagenet_default_mean_and_std: bool = option(
+        False, "ImageNet normalisation, not 0.5 (image_backbone brings its own)"
+    )
     use_dataaug: bool | None = option(
         None, "random crops and colours in training; default: in pretraining only"
     )

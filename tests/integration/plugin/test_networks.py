@@ -101,3 +101,19 @@ def test_merging_keeps_the_networks_of_the_tasks(images, train, tables, tmp_path
     ):
         merge(MergeRecipe(str(tmp_path / "m"), models, weights="raw", only_some="drop"))
     merge(MergeRecipe(str(tmp_path / "m"), models, weights="raw", only_some="keep"))
+
+
+@pytest.mark.parametrize(
+    "backbone", ["resnet10t", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050"]
+)
+def test_any_network_of_timm_trains_and_is_used(train, tables, world, backbone, capsys):
+    """A few updates of each kind, from its run to captions, the options coming from the checkpoint alone."""
+    options = ("--image-encoder-name=timm", f"--image-backbone={backbone}", "--max-update=3")
+    run = train("caption", data(tables), *options, "--best-checkpoint-metric=cider").ok()
+    assert len(run.losses()) == 3 and all(loss < 50 for loss in run.losses())
+    from unival import load
+
+    captions = load(run.folder / "checkpoint_last.pt").caption(
+        [world / "images" / name for name in sorted(p.name for p in (world / "images").iterdir())[:2]]
+    )
+    assert len(captions) == 2

@@ -67,7 +67,7 @@ def test_round_trip_leaves_out_paths():
         ({"resnet_type": "resnet51"}, "resnet50"),
         ({"video_encoder_name": "all_resnext100"}, "all_resnext101"),
         ({"audio_encoder_name": "pann_cnn16"}, "pann_cnn14"),
-        ({"image_encoder_name": "timm"}, "timm_resnet"),
+        ({"image_encoder_name": "tim_resnet"}, "timm_resnet"),
         ({"dropout": "high"}, "dropout"),
         ({"dropout": 1.5}, "below 1"),
         ({"encoder_attention_heads": 7}, "divisible"),
