@@ -13,7 +13,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from unival.core import options as cli_options
-from unival.core.modalities import KEYS
+from unival.core.modalities import KEPT_KEYS, KEYS
 from unival.errors import ConfigError
 from unival.losses import AllowedTokens, LossOptions, LossOutput, combine, label_smoothed_loss
 
@@ -79,7 +79,8 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         allowed = sample["allowed"]
         if self.options.use_rdrop:
             shared = "patch_rows" in net_input  # examples share media: both passes do too
-            net_input = {k: v if shared and k in KEYS else _twice(v) for k, v in net_input.items()}
+            media = (*KEYS, *KEPT_KEYS)
+            net_input = {k: v if shared and k in media else _twice(v) for k, v in net_input.items()}
         logits, _ = model(**net_input)
         masks = None
         if allowed is not None:

@@ -28,6 +28,7 @@ from unival.launch.watchdog import WATCHDOG
 from unival.specs import all_options, get_spec
 from unival.tables import Table, absent_files, open_table
 from unival.tasks.guards import Stagnation
+from unival.tasks.keeping import Keeping, keeping
 from unival.tasks.options import TaskOptions
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, row_ids, unwrap
 from unival.tasks.tracking import keep_sheet
@@ -60,6 +61,7 @@ class UnivalTask(LegacyFairseqTask):
         self.guard = NonFiniteGuard(self.cfg.max_nonfinite)
         self.stagnation = Stagnation(self.cfg.stagnation)
         self.validation: Validation | None = None
+        self.keeping: Keeping | None = None
         self.division: Division | None = None  # of updates, set by the trainer
         self.default_metric = self.spec.best_metric
         self.best_metric = self.spec.best_metric
@@ -251,6 +253,15 @@ class UnivalTask(LegacyFairseqTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         self._trained = True
+        self.keep_features(model)
+
+    def keep_features(self, model: Any) -> None:
+        """Let the tables' rows find kept features of the model's frozen networks, where that is asked for."""
+        if self.cfg.keep_features is None:
+            return
+        if self.keeping is None:
+            self.keeping = Keeping(self.cfg, unwrap(model))
+        self.keeping.attach(source for dataset in self.datasets.values() for source in dataset.sources)
 
     def train_step(
         self,
@@ -274,7 +285,8 @@ class UnivalTask(LegacyFairseqTask):
         if not isinstance(sample, list) and not sample.get("nsentences"):
             loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
         else:
-            with torch.autograd.profiler.record_function("forward"):
+            forward = torch.autograd.profiler.record_function("forward")
+            with forward, keeping(self.keeping, unwrap(model), sample):
                 loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
             if not torch.isfinite(loss.detach()).all():
                 if counts:
@@ -293,7 +305,8 @@ class UnivalTask(LegacyFairseqTask):
         evaluated = ema_model if self.uses_ema else model
         evaluated.eval()
         with torch.no_grad():
-            loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
+            with keeping(self.keeping, unwrap(evaluated), sample):
+                loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
             if self.dummy:
                 return loss * 0, 0, criterion.empty_log()
             if torch.isnan(loss).any():
@@ -310,6 +323,7 @@ class UnivalTask(LegacyFairseqTask):
 
     def begin_valid_epoch(self, epoch: int, model: Any) -> None:
         self._validating = True
+        self.keep_features(model)
         if self.validation is not None:
             self.validation.start()
 

@@ -26,6 +26,7 @@ import unival.tasks.files
 import unival.tasks.finetune
 import unival.tasks.guards
 import unival.tasks.image_gen
+import unival.tasks.keeping
 import unival.tasks.mixture
 import unival.tasks.options
 import unival.tasks.parameters

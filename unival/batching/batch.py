@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unival.core.modalities import MODALITIES, patch_type
 from unival.errors import DataError
+from unival.media.features import Place
 from unival.modeling.joining import as_precision
 
 AllowedTokens = list[list[int]]
@@ -52,6 +53,8 @@ class Example:
     original (width, height) in pixels, ``resize`` the ratios (network width / original width, ...height).
     ``allowed``: per target position, the tokens a constraint permits (empty list: position not scored).
     ``code_image``: the PIL picture that generated pictures are compared with, where that is asked for.
+    ``kept``: ``media`` holds the features (C, *grid) of a frozen network in place of the medium; ``place``: where
+    the features of this medium will be kept.
     """
 
     id: str
@@ -69,6 +72,8 @@ class Example:
     allowed: AllowedTokens | None = None
     source_name: str = ""
     code_image: Any = None
+    kept: bool = False
+    place: Place | None = None
 
 
 def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
@@ -82,6 +87,9 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
     patch_images (b, 3, h, w), patch_videos (b, 3, F, h, w), patch_audios (b, N) where rows have them,
     patch_rows (B,) when examples share one media tensor object (each is then stacked once), and
     code_masks (B,) bool when a target consists of image codes. Padding is on the right.
+    Where examples hold kept features: kept_images (b, C, *grid) and so on for all distinct media of the modality, NaN
+    for those without, whose pixels alone are in patch_images; and patch_rows. ``places`` (modality -> list, one per
+    row of its media tensor) says where new features belong.
     """
     if not examples:
         return {}
@@ -94,13 +102,18 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
         "patch_types": torch.tensor([patch_type(e.modality) for e in examples]),
         "patch_masks": torch.tensor([e.modality is not None for e in examples]),
     }
-    shared, used = False, dict[int, int]()
+    shared, used, places = False, dict[int, int](), dict[str, list[Place | None]]()
     for modality in MODALITIES.values():
         rows = [e for e in examples if e.modality == modality.name]
         if rows:
             distinct = list({id(e.media): e for e in rows}.values())
-            net_input[modality.key] = _stack_media(distinct, modality.name)
-            if len(distinct) < len(rows):
+            fresh = [e for e in distinct if not e.kept]
+            if fresh:
+                net_input[modality.key] = _stack_media(fresh, modality.name)
+                places[modality.name] = [e.place for e in fresh]
+            if len(fresh) < len(distinct):
+                net_input[modality.kept_key] = _stack_kept(distinct, modality.name)
+            if len(distinct) < len(rows) or len(fresh) < len(distinct):
                 shared = True
             place = {id(e.media): position for position, e in enumerate(distinct)}
             used.update({id(e): place[id(e.media)] for e in rows})
@@ -123,6 +136,7 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
         "sizes": [e.size for e in examples],
         "resizes": [e.resize for e in examples],
         "source_names": [e.source_name for e in examples],
+        "places": places,
         "allowed": [e.allowed for e in examples] if any(e.allowed is not None for e in examples) else None,
         "code_images": (
             [e.code_image for e in examples] if any(e.code_image is not None for e in examples) else None
@@ -150,6 +164,13 @@ def _stack_media(rows: Sequence[Example], modality: str) -> Tensor:
             )
         tensors.append(row.media)
     return torch.stack(tensors)
+
+
+def _stack_kept(rows: Sequence[Example], modality: str) -> Tensor:
+    known = _stack_media([row for row in rows if row.kept], modality)
+    whole = known.new_full((len(rows), *known.shape[1:]), float("nan"))
+    whole[torch.tensor([row.kept for row in rows])] = known
+    return whole
 
 
 def to_device(batch: Mapping[str, Any], device: str, dtype: str) -> dict[str, Any]:

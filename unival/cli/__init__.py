@@ -51,6 +51,7 @@ DATA_VERBS = {
     "show": ("unival.cli.data_show", "write a page of decoded rows"),
     "split": ("unival.cli.data_split", "split a table by its media"),
     "index": ("unival.cli.data_index", "build the indexes of tables"),
+    "features": ("unival.cli.data_features", "list or delete kept features of frozen networks"),
     "prepare": ("unival.cli.prepare", "make tables from a corpus's official annotation files"),
     "compress": ("unival.cli.compress", "shrink videos to few frames a second, take out their sound"),
 }

@@ -31,6 +31,11 @@ class Modality:
         """Name of the tensor in ``net_input``."""
         return f"patch_{self.name}s"
 
+    @property
+    def kept_key(self) -> str:
+        """Name of the tensor of kept features in ``net_input``."""
+        return f"kept_{self.name}s"
+
 
 MODALITIES = {
     "image": Modality("image", "Image", ("B", "3", "h", "w")),
@@ -40,6 +45,7 @@ MODALITIES = {
 NAMES = tuple(MODALITIES)
 PATCH_TYPES = {name: code for code, name in enumerate(NAMES)}
 KEYS = tuple(modality.key for modality in MODALITIES.values())
+KEPT_KEYS = tuple(modality.kept_key for modality in MODALITIES.values())
 FLOAT32_KEYS = frozenset(modality.key for modality in MODALITIES.values() if modality.float32)
 
 

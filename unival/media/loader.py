@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from unival.media.tar import Member, read_member
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+
+    from unival.media.features import Shelf
 
 
 _LONGEST_NAME = 255  # no picture in base64 is that short
@@ -31,7 +34,7 @@ class MediaLoader:
     is a path with or without a dot.
     A relative ``root`` that is not below the working directory is looked up below ``table_dir``.
 
-    Holds nothing but strings, so it can be pickled and used in any number of worker processes.
+    It can be pickled and used in any number of worker processes.
     Every method raises MediaError for media that is absent or cannot be decoded.
     """
 
@@ -46,6 +49,7 @@ class MediaLoader:
         if self.root and self.table_dir and not os.path.exists(self.root):
             self.root = os.path.join(self.table_dir, self.root)
         self.limits = limits
+        self.features: Shelf | None = None  # of frozen networks, where a run keeps them
 
     def open(self, ref: Any) -> bytes | str:
         """The content (tar members, base64) or the path of a reference, decoded by the readers."""
@@ -92,6 +96,25 @@ class MediaLoader:
             return memory.sound(ref, rate, self.limits)
         source, name = self._locate(ref)
         return audio.read_audio(source, rate, limits=self.limits, name=name)
+
+    def identity(self, ref: Any) -> bytes | None:
+        """SHA-256 that stays while the medium of a reference does: of its content in base64, or of the path with size
+        and time of the file (of the archive for a member); None for media in memory and files that are absent."""
+        if isinstance(ref, (bytes, bytearray, memoryview)):
+            return hashlib.sha256(bytes(ref)).digest()
+        if isinstance(ref, str) and "." not in ref and not self._is_name(ref):
+            return hashlib.sha256(ref.encode()).digest()
+        if in_memory(ref):
+            return None
+        path = os.path.join(self.root or self.table_dir or "", os.fspath(ref))
+        file = os.path.abspath(path)
+        while not os.path.isfile(file):
+            if file == os.path.dirname(file):
+                return None
+            file = os.path.dirname(file)
+        found = os.stat(file)
+        text = f"{os.path.abspath(path)}\0{found.st_size}\0{found.st_mtime_ns}"
+        return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
     def _locate(self, ref: Any) -> tuple[bytes | str, str | None]:
         if isinstance(ref, (bytes, bytearray, memoryview)):

@@ -101,6 +101,13 @@ def grounding_eval(
     return Grounded(image_eval(image, size, mean, std), scaled, ratio)
 
 
+def grounding_known(features: Tensor, original: tuple[int, int], size: int, max_image_size: int) -> Grounded:
+    """:func:`grounding_eval` of an image of (width, height) ``original`` whose features are known already; without
+    the box. Raises ConfigError likewise."""
+    _check_bins(size, max_image_size)
+    return Grounded(features, None, (size / original[0], size / original[1]))
+
+
 def grounding_train(
     image: Image.Image,
     box: Sequence[float],

@@ -99,7 +99,8 @@ def _create(name: str, drop_path: float) -> nn.Module:
         raise ConfigError(f"image_backbone '{name}' is not a network of timm.{nearest(name, names)}")
     rate: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     # Transformers take other sizes than the one that they were trained with under one of these names.
-    for sizes in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+    ways: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}, {}]
+    for sizes in ways:
         try:
             return cast(nn.Module, timm.create_model(name, pretrained=False, **sizes, **rate))
         except TypeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -32,6 +33,7 @@ class Encoder(RelativeTables):
         self.padding_idx = 1
         self.embed_scale = 1.0 if c.no_scale_embedding else math.sqrt(width)
         self.held_in_eval: list[nn.Module] = []  # set by freezing
+        self.on_features: Callable[[str, Tensor], None] | None = None  # told what a network gives
         self.register_buffer("version", torch.tensor([3.0]))
         self.embed_tokens = embed_tokens
         self.layernorm_embedding = nn.LayerNorm(width) if c.layernorm_embedding else None
@@ -96,18 +98,28 @@ class Encoder(RelativeTables):
         patch_types: Tensor | None = None,
         patch_masks: Tensor | None = None,
         patch_rows: Tensor | None = None,
+        kept_images: Tensor | None = None,
+        kept_videos: Tensor | None = None,
+        kept_audios: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode a batch that may mix modalities; each row's result is that of the row alone.
 
         src_tokens (B, T) with padding 1; media tensors as :func:`unival.modeling.joining.route` says;
         patch_masks (B) False hides a row's visual tokens; patch_rows (B) int64 names the row of its
         modality's tensor that each row uses, so that examples of one image share its encoding.
+        kept_images, kept_videos, kept_audios (b, C, *grid): features that the (frozen) network gave before, for all
+        distinct media of the batch, NaN for those whose pixels or samples are the rows of the media tensor.
         ``src_lengths`` is accepted for the engine's calling convention; lengths follow from the padding.
         """
         batch = src_tokens.size(0)
         media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
-        routed = route(batch, patch_types, media, src_tokens.device, patch_rows)
-        groups = [(m.rows, self.embed_media(m.modality, m.tensor, shared=m.shared)) for m in routed]
+        kept = {"image": kept_images, "video": kept_videos, "audio": kept_audios}
+        known = {name: self._completed(name, k, media[name]) for name, k in kept.items() if k is not None}
+        routed = route(batch, patch_types, {**media, **known}, src_tokens.device, patch_rows)
+        groups = [
+            (m.rows, self.embed_media(m.modality, m.tensor, shared=m.shared, known=m.modality in known))
+            for m in routed
+        ]
         parts = [join(batch, groups)]
         if patch_images_2 is not None:
             rows = route(batch, patch_types, {**media, "image": patch_images_2}, src_tokens.device)
@@ -123,23 +135,49 @@ class Encoder(RelativeTables):
                 part.padding = part.padding | ~patch_masks.bool().unsqueeze(1)
         return self._encode(src_tokens, visual)
 
-    def embed_media(
-        self, modality: str, tensor: Tensor, second: bool = False, shared: Tensor | None = None
-    ) -> Tokens:
-        """Network, projection, type embedding and norm of one modality for the rows of ``tensor``.
+    def features(self, modality: str, tensor: Tensor) -> Tensor:
+        """What the network of a modality gives: (n, C, *grid). Raises ConfigError when the model lacks it."""
+        features = self._front(modality).features(tensor)
+        if self.on_features is not None:
+            self.on_features(modality, features)
+        return features
 
-        ``shared`` (n,) repeats rows of the network's output, for batch rows that use the same medium.
+    def _completed(self, modality: str, kept: Tensor, fresh: Tensor | None) -> Tensor:
+        """Kept features, and where they are NaN those of the fresh media."""
+        if fresh is None:
+            return kept
+        features = self.features(modality, fresh)
+        whole = kept.to(features.dtype, copy=True)
+        whole[kept.flatten(1)[:, 0].isnan()] = features
+        return whole
 
-        Raises ConfigError when the model lacks the network, DataError when the grid exceeds the position
-        table.
-        """
+    def _front(self, modality: str) -> FrontEnd:
         front = self.front_ends.get(modality)
         if front is None:
             raise ConfigError(
                 f"the batch has {modality} rows but this model has no {modality} network; "
                 f"build it with {modality}_encoder_name"
             )
-        features = front.features(tensor)
+        return front
+
+    def embed_media(
+        self,
+        modality: str,
+        tensor: Tensor,
+        second: bool = False,
+        shared: Tensor | None = None,
+        known: bool = False,
+    ) -> Tokens:
+        """Network, projection, type embedding and norm of one modality for the rows of ``tensor``.
+
+        ``shared`` (n,) repeats rows of the network's output, for batch rows that use the same medium; ``known``:
+        ``tensor`` is that output already.
+
+        Raises ConfigError when the model lacks the network, DataError when the grid exceeds the position
+        table.
+        """
+        front = self._front(modality)
+        features = tensor if known else self.features(modality, tensor)
         grid = features.shape[2:]
         ids = front.grid_ids(grid).to(features.device)
         position = front.position_embeddings(ids, grid)

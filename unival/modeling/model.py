@@ -49,6 +49,9 @@ class UnIVAL(nn.Module):
         patch_masks: Tensor | None = None,
         code_masks: Tensor | None = None,
         patch_rows: Tensor | None = None,
+        kept_images: Tensor | None = None,
+        kept_videos: Tensor | None = None,
+        kept_audios: Tensor | None = None,
         features_only: bool = False,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, U, V), or features (B, U, D), and {"encoder_out", "inner_states"}.
@@ -66,6 +69,9 @@ class UnIVAL(nn.Module):
             patch_types=patch_types,
             patch_masks=patch_masks,
             patch_rows=patch_rows,
+            kept_images=kept_images,
+            kept_videos=kept_videos,
+            kept_audios=kept_audios,
         )
         out, extra = self.decoder(prev_output_tokens, encoder_out, code_masks, features_only)
         return out, {"encoder_out": encoder_out, **extra}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unival.batching.batch import pad_rows
-from unival.core.modalities import KEYS
+from unival.core.modalities import KEPT_KEYS, KEYS
 from unival.predict.inference import Inference
 
 
@@ -85,11 +85,12 @@ def select_rows(net_input: Mapping[str, Any], rows: Tensor, prev_output_tokens: 
 
     Media are shared, so that each is encoded once however often its row occurs.
     """
-    shared = {key: value for key, value in net_input.items() if key in KEYS}
+    media = (*KEYS, *KEPT_KEYS)
+    shared = {key: value for key, value in net_input.items() if key in media}
     chosen = {
         key: value if value is None else value.index_select(0, rows)
         for key, value in net_input.items()
-        if key not in KEYS
+        if key not in media
     }
     chosen["prev_output_tokens"] = prev_output_tokens
     if shared and "patch_rows" not in chosen:

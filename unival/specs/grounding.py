@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from unival.specs.base import (
     without_prefix,
 )
 from unival.specs.caption import captions_of
-from unival.specs.inputs import augmenting, media_field, media_reference
+from unival.specs.inputs import augmenting, kept_features, media_field, media_reference
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score, need_references
 from unival.tables.base import Table
@@ -103,15 +104,20 @@ def ground_image(
     """
     from unival.media import transforms_image
 
-    image = media.image(media_reference(row, column))
+    reference = media_reference(row, column)
+    cropped = box is not None and training and rng is not None and pretraining and augmenting(options, True)
+    place, known = kept_features("image", reference, media, options, cropped, drawn=False, resize=True)
+    image = None if known else media.image(reference)
+    original = known["size"] if image is None else image.size
     mean, std = transforms_image.normalisation(options.imagenet_default_mean_and_std)
     size, span = options.patch_image_size, options.max_image_size
     if box is not None:
         with located(row, box_column):
-            box = inside(box, image.size)
+            box = inside(box, original)
     grounded: Grounded
-    cropped = box is not None and training and rng is not None and pretraining and augmenting(options, True)
-    if cropped:
+    if image is None:
+        grounded = transforms_image.grounding_known(known["media"], original, size, span)
+    elif cropped:
         assert box is not None
         grounded = transforms_image.grounding_train(image, box, size, span, rng, mean, std, region_crop=True)
     else:
@@ -121,7 +127,8 @@ def ground_image(
         # the crop moves the box; without it, float32 ratios give the reference's bins
         network_box = grounded.box if cropped and grounded.box is not None else scale(box, grounded.resize)
         bins = quantise(network_box, span, num_bins)
-    fields = {"modality": "image", "media": grounded.image, "size": image.size, "resize": grounded.resize}
+    fields = {"modality": "image", "media": grounded.image, "size": original, "resize": grounded.resize}
+    fields |= {"kept": image is None, "place": replace(place, size=original) if place else None}
     return fields, box, bins
 
 

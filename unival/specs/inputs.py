@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import numpy as np
 
 from unival.errors import ConfigError, DataError
+from unival.media.features import Place
 from unival.media.loader import MediaLoader
 from unival.modeling.config import ImageConfig
 from unival.specs.base import Field, is_absent, shorten
@@ -63,7 +65,7 @@ def load_media(
     column: str | None = None,
     pretraining: bool = False,
 ) -> dict[str, Any]:
-    """Return ``modality``, ``media`` and ``size`` of an Example.
+    """Return ``modality``, ``media`` and ``size`` of an Example; ``kept`` and ``place`` where features are kept.
 
     Images (3, S, S), videos (3, F, s, s), audio (N,), float32. Augments only in training, with ``rng``, and
     if ``use_dataaug`` is on (left open, it is on in pretraining). Evaluation draws from ``rng`` only when the
@@ -74,14 +76,17 @@ def load_media(
     reference = media_reference(row, column or modality)
     augment = training and rng is not None and augmenting(options, pretraining)
     mean, std = transforms_image.normalisation(options.imagenet_default_mean_and_std)
+    drawn = training and rng is not None
+    resize = not options.no_image_transform
+    place, known = kept_features(modality, reference, media, options, augment, drawn, resize)
+    if known:
+        return known
     if modality == "image":
         image = media.image(reference)
-        resize = not options.no_image_transform
         tensor = transforms_image.image_train(
             image, options.patch_image_size, mean, std, rng, augment=augment, resize=resize
         )
-        return {"modality": modality, "media": tensor, "size": image.size}
-    drawn = training and rng is not None
+        return _example(modality, tensor, image.size, place)
     if modality == "video":
         sampling = options.sample_type if drawn else options.eval_sample_type
         frames = media.video(reference, options.num_frames, sampling, rng)
@@ -96,13 +101,49 @@ def load_media(
             order="pretrain" if pretraining else "finetune",
             flip=options.video_flip,
         )
-        return {"modality": modality, "media": tensor, "size": (frames.shape[2], frames.shape[1])}
+        return _example(modality, tensor, (frames.shape[2], frames.shape[1]), place)
     wave = media.audio(reference, options.sample_rate)
-    if drawn or options.eval_audio_crop == "rand":
+    random_crop = options.eval_audio_crop == "rand"
+    if drawn or random_crop:
         tensor = transforms_audio.audio_train(wave, options.max_audio_len, rng)
     else:
         tensor = transforms_audio.audio_eval(wave, options.max_audio_len, crop=options.eval_audio_crop)
-    return {"modality": modality, "media": tensor, "size": None}
+    whole = len(wave) <= options.max_audio_len  # nothing of it was drawn
+    return _example(modality, tensor, None, place if whole or not (drawn or random_crop) else None)
+
+
+def _example(modality: str, tensor: Any, size: tuple[int, int] | None, place: Place | None) -> dict[str, Any]:
+    loaded = {"modality": modality, "media": tensor, "size": size}
+    return loaded if place is None else {**loaded, "place": replace(place, size=size)}
+
+
+def kept_features(
+    modality: str,
+    reference: Any,
+    media: MediaLoader,
+    options: SpecOptions,
+    augment: bool,
+    drawn: bool,
+    resize: bool,
+) -> tuple[Place | None, dict[str, Any]]:
+    """Return where the features of a medium are kept, None where nothing is or where what the network sees is drawn
+    at random, and the fields of its Example if they are there already (else none). ``resize``: images are resized,
+    not cropped."""
+    sampling = options.sample_type if drawn else options.eval_sample_type
+    if media.features is None or augment or (modality == "video" and sampling == "rand"):
+        return None, {}
+    names = {
+        "image": ("patch_image_size", "imagenet_default_mean_and_std"),
+        "video": ("patch_frame_size", "num_frames", "frame_resize", "imagenet_default_mean_and_std"),
+        "audio": ("sample_rate", "max_audio_len", "eval_audio_crop"),
+    }[modality]
+    transform = {name: getattr(options, name) for name in names}
+    transform["way"] = sampling if modality == "video" else resize
+    place = media.features.place(modality, transform, media.identity(reference))
+    found = media.features.get(place)
+    if found is None:
+        return place, {}
+    return place, {"modality": modality, "media": found.features, "size": found.size, "kept": True}
 
 
 def check_pixels(options: SpecOptions, image: ImageConfig) -> None:
