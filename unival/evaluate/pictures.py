@@ -20,6 +20,10 @@ STRIP_HEIGHT = 96
 AUDIO_RATE = 16000
 MARGIN = 12
 TRUE_BOX, PREDICTED_BOX = (20, 160, 60), (230, 0, 150)
+INK = {"right": (20, 130, 50), "wrong": (200, 30, 30), "worth": (170, 95, 0)}
+PLAIN_INK = (40, 40, 40)
+
+Line = tuple[str, tuple[int, int, int]]  # a text and its colour
 
 
 def picture(item: Mapping[str, Any], modality: str, loader: MediaLoader) -> Image.Image:
@@ -115,9 +119,9 @@ def _refusal(reason: str) -> Image.Image:
 
 
 def contact_sheet(
-    sections: Sequence[tuple[str, Sequence[tuple[Image.Image, str]]]], width: int = 1320
+    sections: Sequence[tuple[str, Sequence[tuple[Image.Image, Sequence[Line]]]]], width: int = 1320
 ) -> Image.Image:
-    """Lay out (picture, text) cards under the title of their section, at most two rows of each."""
+    """Lay out (picture, lines) cards under the title of their section, at most two rows of each."""
     from PIL import Image
 
     rows = []
@@ -134,22 +138,25 @@ def contact_sheet(
     return sheet
 
 
-def _row(title: str, cards: Sequence[tuple[Image.Image, str]], cell: int, width: int) -> Image.Image:
+def _row(
+    title: str, cards: Sequence[tuple[Image.Image, Sequence[Line]]], cell: int, width: int
+) -> Image.Image:
     """Draw cards side by side, each ``cell`` pixels wide."""
     from PIL import Image, ImageDraw
 
     line, heading = 15, 28 if title else 0
-    texts = [wrap_lines(text, (cell - MARGIN) * 10 // 63) for _, text in cards]
+    fit = (cell - MARGIN) * 10 // 63
+    wrapped = [[(part, ink) for text, ink in lines for part in wrap_lines(text, fit)] for _, lines in cards]
     below = heading + max(image.height for image, _ in cards) + 4
-    row = Image.new("RGB", (width, below + line * max(len(lines) for lines in texts) + MARGIN), "white")
+    row = Image.new("RGB", (width, below + line * max(map(len, wrapped)) + MARGIN), "white")
     pen = ImageDraw.Draw(row)
     if title:
         pen.text((MARGIN, 2), title, fill=(0, 0, 0), font_size=18)
-    for k, ((image, _), lines) in enumerate(zip(cards, texts, strict=True)):
+    for k, ((image, _), lines) in enumerate(zip(cards, wrapped, strict=True)):
         left = MARGIN + k * cell
         row.paste(image, (left, heading))
-        for m, words in enumerate(lines):
-            pen.text((left, below + m * line), words, fill=(40, 40, 40), font_size=12)
+        for m, (words, ink) in enumerate(lines):
+            pen.text((left, below + m * line), words, fill=ink, font_size=12)
     return row
 
 
@@ -159,13 +166,14 @@ def wrap_lines(text: str, width: int) -> list[str]:
 
 
 def texts(item: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what is written under an example: (kind, text) with kind "asked", "said" or "truth"."""
+    """Return what is written under an example: (kind, text) with kind "asked", "said", "truth" or a verdict's."""
     lines = []
     asked = item.get("question") or item.get("text") or item.get("source")
     if asked:
         lines.append(("asked", str(asked).strip()))
     if item.get("box") is None and item.get("prediction") is not None:
         lines.append(("said", str(item["prediction"]).strip()))
+    lines += verdict(item)
     truth = item.get("references")
     if item.get("true_box") is None and truth:
         if isinstance(truth, Mapping):
@@ -175,10 +183,24 @@ def texts(item: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def plain(item: Mapping[str, Any]) -> list[str]:
-    """Return the lines for the contact sheet: question, "> answer", "= first reference"."""
-    mark = {"asked": "", "said": "> ", "truth": "= "}
+def verdict(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say whether a prediction is right, or what it is worth: ("right" or "wrong" or "worth", text), if known."""
+    if item.get("right") is not None:
+        kind = "right" if item["right"] else "wrong"
+        return [(kind, kind)]
+    return [("worth", f"CIDEr {item['cider']:.2f}")] if item.get("cider") is not None else []
+
+
+def plain(item: Mapping[str, Any]) -> list[Line]:
+    """Return the lines for the contact sheet: question, "> answer [verdict]" in its colour, "= first reference"."""
     first: dict[str, str] = {}
     for kind, text in texts(item):
-        first.setdefault(kind, f"{mark[kind]}{text}")
-    return list(first.values())
+        first.setdefault(kind, text)
+    [(kind, judged)] = verdict(item) or [("", "")]
+    said = " ".join(filter(None, [first.get("said"), judged and f"[{judged}]"]))
+    lines = [
+        (first.get("asked"), PLAIN_INK),
+        (said and f"> {said}", INK.get(kind, PLAIN_INK)),
+        ("truth" in first and f"= {first['truth']}", PLAIN_INK),
+    ]
+    return [(text, ink) for text, ink in lines if text]

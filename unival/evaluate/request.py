@@ -36,7 +36,9 @@ class Request:
     out: str | None = option(None, "folder of the result (default: beside the checkpoint)")
     recipe: str | None = option(None, "take prompts and settings from this recipe, not from the checkpoint")
     zero_shot: bool = option(False, "ignore prompts and options kept in the checkpoint")
-    train_table: str | None = option(None, "training table, to score the trivial baseline beside the model")
+    train_table: str | None = option(
+        None, "training table, to put the trivial baseline and the best possible score beside the model's"
+    )
     selected_cols: str | None = option(None, "columns of a headerless TSV")
     image_dir: str | None = option(None, "folder or .tar that relative media paths start from")
     bpe_dir: str | None = option(

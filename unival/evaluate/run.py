@@ -179,6 +179,7 @@ class Evaluation:
                 "Evaluation never replaces media: mend them and start again (only these are predicted), or "
                 "score the others with --allow-missing-media."
             )
+        scores, marks = self._scores(kept, records)
         result = {
             **self.about,
             **self.identity,
@@ -189,13 +190,16 @@ class Evaluation:
             "unreadable": [found[item.row]["error"] for item in broken[:20]],
             "batch_size": self.settings.batch_size,
             "device": self.settings.device,
-            **self._scores(kept, records),
+            **scores,
             "predictions": variety(
                 [record["prediction"] for record in records], [item.reference for item in kept]
             ),
             "versions": versions(),
             "media_root": os.path.abspath(self.media.root or self.media.table_dir or "."),
-            "items": [shown(self.spec, self.table, item, found[item.row]) for item in _spread(kept)],
+            "items": [
+                shown(self.spec, self.table, item, found[item.row]) | marks.get(item.row, {})
+                for item in _spread(kept)
+            ],
         }
         return result
 
@@ -210,9 +214,25 @@ class Evaluation:
         ]
         return self.spec.baselines(train, [self.table[row] for row in rows], self.options, self.media)
 
-    def _scores(self, kept: list[Item], records: list[dict[str, Any]]) -> dict[str, Any]:
+    def best_possible(self) -> dict[str, float]:
+        """Score of the best outputs that the references of the items with predictions hold."""
+        found = self.parts.read()
+        kept = [item for item in self.items if "error" not in found.get(item.row, {"error": ""})]
+        references = [item.reference for item in kept]
+        outputs = self.spec.best_outputs(references)
+        return self.spec.score(outputs, references, self.options, [item.id for item in kept])
+
+    def _scores(
+        self, kept: list[Item], records: list[dict[str, Any]]
+    ) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+        """Return what goes into the result, and for each row what its picture is marked with."""
         if not kept or kept[0].reference is None:
-            return {"main_metric": self.spec.best_metric, "metrics": {}, "scoring": {"skipped": "no targets"}}
+            without = {
+                "main_metric": self.spec.best_metric,
+                "metrics": {},
+                "scoring": {"skipped": "no targets"},
+            }
+            return without, {}
         scored = score_predictions(
             self.spec,
             [tuple(p) if isinstance(p := record["prediction"], list) else p for record in records],
@@ -232,6 +252,7 @@ class Evaluation:
             for k, item in enumerate(kept)
         ]
         write_text(self.parts.folder / "scores.jsonl", "".join(f"{to_line(line)}\n" for line in lines))
+        marks = {item.row: _mark(self.spec, scored.per_item, k) for k, item in enumerate(kept)}
         return {
             "main_metric": main_metric(self.spec, self.options, scored.metrics),
             "metrics": scored.metrics,
@@ -246,7 +267,7 @@ class Evaluation:
             "scoring": {**self.settings.scoring.described(), **scored.info}
             if self.spec.joins_ids
             else scored.info,
-        }
+        }, marks
 
 
 class _Batches(torch.utils.data.Dataset[Any]):
@@ -312,6 +333,15 @@ def _record(row: int, prediction: Prediction) -> dict[str, Any]:
         "prediction": list(output) if isinstance(output, tuple) else output,
         "score": round(prediction.score, DIGITS),
     }
+
+
+def _mark(spec: TaskSpec, per_item: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Say of an item whether it is right; of a caption that equals no reference only what it is worth."""
+    if spec.joins_ids:
+        worth = {"cider": round(float(per_item["cider"][k]), 3)} if "cider" in per_item else {}
+        return {"right": True} | worth if per_item["exact"][k] else worth
+    right = per_item.get(spec.right_metric or "")
+    return {} if right is None else {"right": bool(right[k])}
 
 
 def _spread(items: list[Item], count: int = 12) -> list[Item]:

@@ -35,6 +35,7 @@ def evaluate(request: Request) -> dict[str, Any] | None:
     if predicted.train is not None and result["metrics"]:
         result["baselines"] = predicted.evaluation.baselines(predicted.train)
         result["baseline_name"], result["baseline"] = strongest(result["baselines"], result["main_metric"])
+        result["best_possible"] = predicted.evaluation.best_possible()
     write_result(predicted.folder, result)
     if request.results:
         result["results"] = {

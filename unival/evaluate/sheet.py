@@ -46,7 +46,7 @@ def prediction_sheet(sections: Sequence[Section], rows: int) -> Image.Image | No
             item = Item(name, place, (place,), reference)
             said = list(output) if isinstance(output, tuple) else output
             entry = shown(spec, table, item, {"prediction": said, "score": None})
-            cards.append((picture(entry, spec.modality, table.loader()), "\n".join(plain(entry))))
+            cards.append((picture(entry, spec.modality, table.loader()), plain(entry)))
         if cards:
             drawn.append((section.title, cards))
     return contact_sheet(drawn) if drawn else None

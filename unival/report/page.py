@@ -28,7 +28,9 @@ td:nth-child(n+3), th:nth-child(n+3) { text-align: right; font-variant-numeric: 
 h2 { margin: 2rem 0 .4rem } .about { color: #666; font-size: 13px; margin: 0 0 .8rem }
 .cards { display: flex; flex-wrap: wrap; gap: 14px } figure { margin: 0; max-width: 612px; min-width: 200px }
 figure.image { width: 210px } figcaption { font-size: 13px } figcaption b { font-weight: 600 }
-img { max-width: 100% } .said { color: #0b5394 } .truth { color: #2a7a2a } .asked { color: #555 }
+img { max-width: 100% } .said { color: #0b5394 } .truth { color: #555 } .asked { color: #555 }
+.right, .wrong, .worth { border-radius: 3px; padding: 0 .35em } .right { background: #d8f0dc; color: #14662a }
+.wrong { background: #fbdcdc; color: #a01818 } .worth { background: #fbecd2; color: #7a4a00 }
 .doubt { color: #a40000 }
 """
 
@@ -78,7 +80,7 @@ def write_report(
     write_text(report.scores, f"{score_table(read, all_metrics=True)}\n")
     if report.curves and curves:
         write_bytes(report.curves, curves)
-    sections = [(r.name, [(image, "\n".join(plain(i))) for image, i in cards]) for r, cards in shown if cards]
+    sections = [(r.name, [(image, plain(i)) for image, i in cards]) for r, cards in shown if cards]
     with replacing(report.sheet) as part:
         contact_sheet(sections).save(part, format="PNG")
     drawn = {name: _png(path) for name, path in (figures or {}).items()}
@@ -102,7 +104,7 @@ def write_cards(
     """Write examples as one page: HTML, or one picture where ``path`` ends with .png."""
     path = Path(path)
     if path.suffix.lower() == ".png":
-        sheet = contact_sheet([(title, [(image, "\n".join(plain(i))) for image, i in cards])])
+        sheet = contact_sheet([(title, [(image, plain(i)) for image, i in cards])])
         with replacing(path) as part:
             sheet.save(part, format="PNG")
         return
@@ -127,8 +129,10 @@ def _html(
         _head(title),
         f"<table><tr>{head}</tr>\n{body}</table>",
         '<p class="about">Under the pictures: <span class="asked">what was asked</span>, '
-        '<span class="said">what the model said</span>, <span class="truth">the truth</span>. '
-        "Boxes: thick green the truth, thin pink the prediction.</p>",
+        '<span class="said">what the model said</span>, whether that is <span class="right">right</span> or '
+        '<span class="wrong">wrong</span> (of a caption that equals no reference: <span class="worth">what it is '
+        'worth</span>, 0 to 10), <span class="truth">the truth</span>. Boxes: thick green the truth, thin pink the '
+        "prediction. Best possible: the score of the best of each row's own references.</p>",
     ]
     for name, data in figures.items():
         parts.append(f"<h2>{escape(name)}</h2>\n{_embedded(data, 'image/png', escape(name, quote=True))}")

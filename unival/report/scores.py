@@ -11,16 +11,17 @@ from typing import Any
 from unival.errors import DataError
 from unival.evaluate.verdict import remarks
 
-COLUMNS = ("task", "metric", "score", "95 % interval", "trivial baseline", "n", "remark")
-_NUMBERS = ("score", "95 % interval", "trivial baseline", "n")  # columns that are aligned at the right
+COLUMNS = ("task", "metric", "score", "95 % interval", "trivial baseline", "best possible", "n", "remark")
+_NUMBERS = COLUMNS[2:-1]  # columns that are aligned at the right
 
 
 @dataclass(frozen=True)
 class Result:
     """One evaluated task.
 
-    ``metrics`` and ``baseline`` map metric names to values, ``intervals`` to their ends; ``main_metric`` names the
-    one that counts. ``remarks``: what is to be said beside the numbers, such as that the model has collapsed.
+    ``metrics``, ``baseline`` and ``best_possible`` map metric names to values, ``intervals`` to their ends;
+    ``main_metric`` names the one that counts. ``remarks``: what is to be said beside the numbers, such as that the
+    model has collapsed.
     ``items`` are examples with id, media, source (or question, text), prediction, references, box, true_box
     (x0, y0, x1, y1 in pixels of the original picture). Media start at ``media_root``; ``media_root`` and
     ``log`` may be relative to the working directory or to ``folder``, where the result file lies.
@@ -32,6 +33,7 @@ class Result:
     main_metric: str
     n: int
     baseline: Mapping[str, float] = field(default_factory=dict)
+    best_possible: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     items: Sequence[Mapping[str, Any]] = ()
@@ -80,6 +82,7 @@ def read_result(source: str | Path | Mapping[str, Any]) -> Result:
         main_metric=raw["main_metric"],
         n=int(raw["n"]),
         baseline=raw.get("baseline") or {},
+        best_possible=raw.get("best_possible") or {},
         intervals=raw.get("intervals") or {},
         remarks=remarks(raw),
         items=raw.get("items") or (),
@@ -99,7 +102,6 @@ def score_rows(results: Sequence[Result], all_metrics: bool = False) -> list[tup
         if all_metrics:
             names += [name for name in result.metrics if name != result.main_metric]
         for name in names:
-            baseline = result.baseline.get(name)
             interval = " to ".join(number(end) for end in result.intervals.get(name, ()))
             remark = "; ".join(text.partition(":")[0] for text in result.remarks)
             rows.append(
@@ -108,7 +110,8 @@ def score_rows(results: Sequence[Result], all_metrics: bool = False) -> list[tup
                     name,
                     number(result.metrics[name]),
                     interval or "-",
-                    number(baseline),
+                    number(result.baseline.get(name)),
+                    number(result.best_possible.get(name)),
                     str(result.n),
                     remark if name == result.main_metric else "",
                 )

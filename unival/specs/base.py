@@ -19,6 +19,7 @@ from unival.batching.batch import Asked, Example
 from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
 from unival.specs.options import SpecOptions
+from unival.specs.scoring import best_references
 from unival.tables.base import Table
 from unival.tables.layouts import Layout, get_layout
 from unival.tables.row import Row
@@ -46,7 +47,8 @@ class TaskSpec(ABC):
     picks the best checkpoint; ``generation``, default decoding settings (fairseq's names); ``inference``,
     "beamsearch" or "allcand" (every candidate of the constraint is scored); ``joins_ids``: rows with one id
     (all captions of an image) are one item with several references, predicted once; ``reads_media``: a row's
-    medium is input of the model; ``reranks``: :meth:`rerank` chooses among all outputs of a row;
+    medium is input of the model; ``reranks``: :meth:`rerank` chooses among all outputs of a row; ``right_metric``:
+    key of ``score`` that is above 0 for a right output and 0 for a wrong one, None where there is no such thing;
     ``options_class``: the options it reads, a frozen dataclass that adds fields to ``SpecOptions`` or that itself.
     """
 
@@ -58,6 +60,7 @@ class TaskSpec(ABC):
     joins_ids: ClassVar[bool] = False
     reads_media: ClassVar[bool] = True
     reranks: ClassVar[bool] = False
+    right_metric: ClassVar[str | None] = None
     options_class: ClassVar[type[SpecOptions]] = SpecOptions
 
     def __init__(self, modality: str = "image") -> None:
@@ -194,6 +197,12 @@ class TaskSpec(ABC):
     def answer_of(self, reference: Any) -> str:
         """Return the one text of a reference that the trivial baseline counts."""
         return str(reference)
+
+    def best_outputs(self, references: Sequence[Any]) -> list[Any]:
+        """Return for each reference the output that scores best among those it holds."""
+        if self.joins_ids:
+            return best_references(references)
+        return [self.answer_of(reference) for reference in references]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ class EntailmentSpec(LabelSpec):
 
     name = "entailment"
     best_metric = "snli_score"
+    right_metric = "snli_score"
     labels = ("no", "yes", "maybe")
     label_names: ClassVar[dict[str, str]] = {
         "entailment": "yes",

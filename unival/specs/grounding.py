@@ -137,6 +137,7 @@ class GroundingSpec(TaskSpec):
 
     name = "grounding"
     best_metric = "score"
+    right_metric = "score"
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "min_len": 4, "max_len_a": 0, "max_len_b": 4}
 
     @property
@@ -240,6 +241,9 @@ class GroundingSpec(TaskSpec):
         from unival.specs.baselines import box_baselines
 
         return box_baselines(self, train_rows, eval_rows, options, media)
+
+    def best_outputs(self, references: Sequence[Any]) -> list[Any]:
+        return list(references)
 
 
 class GroundedCaptionSpec(TaskSpec):

@@ -38,6 +38,7 @@ class InfillingSpec(TaskSpec):
     name = "infilling"
     modalities = ("text",)
     best_metric = "accuracy"
+    right_metric = "accuracy"
     reads_media = False
     generation: ClassVar[dict[str, Any]] = {"beam": 1, "max_len_a": 0, "max_len_b": 128}
 

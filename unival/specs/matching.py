@@ -42,6 +42,7 @@ class LabelSpec(AnswerSpec):
     """
 
     best_metric = "accuracy"
+    right_metric = "accuracy"
     inference = "allcand"
     generation: ClassVar[dict[str, Any]] = {"beam": 2, "unnormalized": True}
     labels: ClassVar[tuple[str, ...]] = YES_NO

@@ -46,6 +46,19 @@ def score_captions(candidates: dict[str, str], truth: dict[str, list[str]], **se
     return Scores(corpus, per_item, scores.info)
 
 
+def best_references(references: Sequence[list[str]]) -> list[str]:
+    """Return of each item's references the one with the highest CIDEr against all of them."""
+    truth = {str(key): texts for key, texts in enumerate(references)}
+    best: dict[str, tuple[float, str]] = {}
+    for place in range(max(map(len, references), default=0)):
+        said = {key: texts[min(place, len(texts) - 1)] for key, texts in truth.items()}
+        scores = score_captions(said, truth, metrics=("cider",)).per_item
+        for key, text in said.items():
+            if key not in best or scores[key]["cider"] > best[key][0]:
+                best[key] = scores[key]["cider"], text
+    return [best[key][1] for key in truth]
+
+
 def _short(name: str) -> str:
     return name.lower().replace("_", "")  # Bleu_4 is bleu4
 

@@ -31,6 +31,7 @@ class VqaSpec(AnswerSpec):
     name = "vqa"
     modalities = ("image", "video")
     best_metric = "vqa_score"
+    right_metric = "vqa_score"
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "unnormalized": True, "temperature": 1.0}
 
     @property

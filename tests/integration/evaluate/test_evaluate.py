@@ -49,6 +49,9 @@ def test_result_says_what_was_done(checkpoint: Path, world: Path, tmp_path: Path
     assert set(result["metrics"]) >= {"cider", "bleu4", "rougel"} and set(result["baseline"]) == set(
         result["metrics"]
     )
+    assert set(result["best_possible"]) == set(result["metrics"]) and result["best_possible"]["exact"] == 1.0
+    assert result["best_possible"]["cider"] > result["baseline"]["cider"]
+    assert all("cider" in item or item["right"] for item in result["items"])
     assert set(result["intervals"]) == set(result["metrics"])
     low, high = result["intervals"]["rougel"]
     assert low <= result["metrics"]["rougel"] <= high

@@ -13,7 +13,17 @@ from PIL import Image
 
 from unival.datatools.world import render
 from unival.errors import DataError
-from unival.evaluate.pictures import HEIGHT, PREDICTED_BOX, TRUE_BOX, contact_sheet, picture, waveform_picture
+from unival.evaluate.pictures import (
+    HEIGHT,
+    INK,
+    PLAIN_INK,
+    PREDICTED_BOX,
+    TRUE_BOX,
+    contact_sheet,
+    picture,
+    plain,
+    waveform_picture,
+)
 from unival.media import MediaLoader
 from unival.report import read_result, score_table, write_report
 from unival.report.curves import draw_curves, read_log
@@ -35,6 +45,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "metrics": {"cider": 1.23456, "bleu": 56.78},
         "main_metric": "cider",
         "baseline": {"cider": 0.25},
+        "best_possible": {"cider": 8.5},
         "intervals": {"cider": [1.1, 1.3]},
         "n": 375,
         "items": [],
@@ -60,37 +71,24 @@ class Page(HTMLParser):
 
 def test_table_puts_the_score_beside_its_baseline() -> None:
     video = result(
-        task="vqa", modality="video", metrics={"accuracy": 0.5}, main_metric="accuracy", baseline={}
-    )
+        task="vqa", modality="video", metrics={"accuracy": 0.5}, main_metric="accuracy", baseline={},
+        best_possible={}, intervals={},
+    )  # fmt: skip
     table = score_table([read_result(result()), read_result(video)])
     lines = table.splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0] == [
         "task",
         "metric",
         "score",
         "95 % interval",
         "trivial baseline",
+        "best possible",
         "n",
         "remark",
     ]
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
-        "caption",
-        "cider",
-        "1.235",
-        "1.100 to 1.300",
-        "0.250",
-        "375",
-        "",
-    ]
-    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
-        "video vqa",
-        "accuracy",
-        "0.500",
-        "-",
-        "-",
-        "375",
-        "",
-    ]
+    assert cells[2] == ["caption", "cider", "1.235", "1.100 to 1.300", "0.250", "8.500", "375", ""]
+    assert cells[3] == ["video vqa", "accuracy", "0.500", "-", "-", "-", "375", ""]
     assert len({len(line) for line in lines}) == 1
     assert "56.8" in score_table([read_result(result())], all_metrics=True)
 
@@ -179,7 +177,8 @@ def test_report_of_all_modalities(world: Path, tmp_path: Path) -> None:
         for k, m in enumerate(relative("images"))
     ]
     answers = [{"id": "q", "media": relative("videos")[0], "question": "what?", "prediction": "red"}]
-    answers[0]["references"] = {"red": 1.0, "rose": 0.3}  # type: ignore[assignment]
+    answers[0] |= {"references": {"red": 1.0, "rose": 0.3}, "right": True}  # type: ignore[dict-item]
+    captions[0]["cider"], captions[1]["right"] = 3.21, True  # type: ignore[assignment]
     sounds = [
         {"id": "a", "media": m, "prediction": "a tone", "references": "a beep"} for m in relative("audio")
     ]
@@ -199,11 +198,25 @@ def test_report_of_all_modalities(world: Path, tmp_path: Path) -> None:
     assert page.tags.count("figure") == len(captions) + 1 + len(sounds)
     assert page.tags.count("img") == page.tags.count("figure") + 1
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert page.words.count("right") == 3 and page.words.count("wrong") == 1 and "CIDEr 3.21" in page.words
     assert "b" not in page.tags and "a <b>star</b> & more" in page.words and "rose (0.3)" in page.words
     assert report.curves is not None and report.curves.is_file()
     assert "audio caption" in report.scores.read_text() and "video vqa" in report.table
     with Image.open(report.sheet) as sheet:
         assert sheet.width == 1320 and sheet.height > 3 * HEIGHT
+
+
+def test_sheet_says_what_is_right_and_what_is_wrong() -> None:
+    said = {"question": "what?", "prediction": "red", "references": {"red": 1.0}}
+    assert plain(said) == [("what?", PLAIN_INK), ("> red", PLAIN_INK), ("= red", PLAIN_INK)]
+    assert plain({**said, "right": True})[1] == ("> red [right]", INK["right"])
+    assert plain({**said, "right": False})[1] == ("> red [wrong]", INK["wrong"])
+    assert plain({**said, "cider": 2.5})[1] == ("> red [CIDEr 2.50]", INK["worth"])
+    box = {"text": "the star", "box": [0, 0, 9, 9], "true_box": [0, 0, 8, 8], "prediction": [0, 0, 9, 9]}
+    assert plain({**box, "right": True}) == [("the star", PLAIN_INK), ("> [right]", INK["right"])]
+    card = (Image.new("RGB", (HEIGHT, HEIGHT)), plain({**said, "right": False}))
+    pixels = np.asarray(contact_sheet([("", [card])])).reshape(-1, 3)
+    assert (pixels == INK["wrong"]).all(1).any() and not (pixels == INK["right"]).all(1).any()
 
 
 def test_report_without_examples_or_logs(tmp_path: Path) -> None:

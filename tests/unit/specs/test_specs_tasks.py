@@ -342,6 +342,22 @@ def test_validation_permits_what_training_permits(folder: Path, task: str) -> No
         assert example.allowed is None
 
 
+def test_best_outputs_are_the_references_that_score_best() -> None:
+    answers = [{"large": 1.0, "big": 0.6}, {"red": 1.0}]
+    vqa = get_spec("vqa")
+    assert vqa.score(vqa.best_outputs(answers), answers, OPTIONS) == {"vqa_score": 1.0}
+    boxes = [(0.0, 0.0, 8.0, 9.0)]
+    grounding = get_spec("grounding")
+    assert grounding.score(grounding.best_outputs(boxes), boxes, OPTIONS) == {"score": 1.0, "mean_iou": 1.0}
+    texts = [["one odd sentence", "a red star", "a red star here"], ["a blue dot", "the blue dot"]]
+    caption = get_spec("caption")
+    best = caption.best_outputs(texts)
+    assert best[0] != texts[0][0] and all(text in held for text, held in zip(best, texts, strict=True))
+    first = caption.score([held[0] for held in texts], texts, OPTIONS)["cider"]
+    assert caption.score(best, texts, OPTIONS)["cider"] > first
+    assert caption.best_outputs([]) == []
+
+
 def test_augmentation_follows_the_generator(folder: Path) -> None:
     options = SpecOptions(patch_image_size=32, use_dataaug=True)
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
