@@ -14,5 +14,13 @@ if [ "${1:-}" = fast ]; then
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy
-.venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile ${tests[@]+"${tests[@]}"} "$@"
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+.venv/bin/mypy > "$log" 2>&1 &
+types=$! code=0
+# in the order of tests/conftest.py: long files first
+.venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --no-loadscope-reorder \
+  ${tests[@]+"${tests[@]}"} "$@" || code=$?
+wait "$types" || code=1
+cat "$log"
+exit "$code"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from unival.checkpoint import save_folder
 from unival.modeling.build import build_model
 from unival.vocabulary import Vocabulary
 
@@ -30,6 +31,15 @@ SMALL: dict[str, Any] = {
     "decoder_attention_heads": 4,
     "resnet_type": "resnet18",
     "image_bucket_size": 16,
+}
+
+OPTIONS = {
+    "patch_image_size": 32,
+    "patch_frame_size": 32,
+    "num_frames": 2,
+    "max_image_size": 64,
+    "sample_rate": 16000,
+    "max_audio_len": 8000,
 }
 
 
@@ -72,6 +82,16 @@ def tiny_world(folder: Path) -> Path:
     texts = ["what does the image describe? a red circle on a blue square", "how many yes no maybe two"] * 3
     Vocabulary.train(texts, 300, num_codes=16, num_bins=40).save(folder / "vocabulary")
     return folder
+
+
+def save_model(root: Path, media: Path) -> Path:
+    """Write ``root/model``, a model of all modalities with the vocabulary in ``media``."""
+    vocabulary = Vocabulary.load(media / "vocabulary")
+    networks = {"video_encoder_name": "all_resnext14", "audio_encoder_name": "pann_cnn6"}
+    # short outputs: what is tested does not need long ones
+    decoding = {"settings": {"beam": 2, "max_len_b": 8, "no_repeat_ngram_size": 3}}
+    extra = {"task": {"name": "caption"}, "task_options": OPTIONS, "decoding": decoding}
+    return save_folder(root / "model", small_model(len(vocabulary), **networks), vocabulary, extra=extra)
 
 
 def name_colour(number: int) -> str:

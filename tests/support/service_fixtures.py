@@ -10,21 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.released_files import small_model, tiny_world
+from tests.support.released_files import OPTIONS, small_model
 from unival.checkpoint import save_folder
 from unival.predict.predictor import Predictor
 from unival.serve import ServiceLimits, create_app
 from unival.vocabulary import Vocabulary
 
-__all__ = ["LIMITS", "as_base64", "post", "save", "serving", "tiny_world"]
-OPTIONS = {
-    "patch_image_size": 32,
-    "patch_frame_size": 32,
-    "num_frames": 2,
-    "max_image_size": 64,
-    "sample_rate": 16000,
-    "max_audio_len": 8000,
-}
 LIMITS = ServiceLimits(
     upload_bytes=200_000,
     image_pixels=10_000,

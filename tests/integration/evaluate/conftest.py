@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support.evaluate_models import make_checkpoint
+from tests.support.shared import shared
 from unival.datatools.world import render
 
 
@@ -23,11 +24,17 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluate") / "world"
-    render(folder, images=672, clips=16, sounds=16, vocabulary_size=400)
-    return folder
+    """Large enough for a test table of 101 rows."""
+
+    def make(folder: Path) -> None:
+        render(folder / "world", images=672, clips=16, sounds=16, vocabulary_size=400)
+
+    return shared(tmp_path_factory, "large", make) / "world"
 
 
 @pytest.fixture(scope="session")
 def checkpoint(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"), world, "caption")
+    return (
+        shared(tmp_path_factory, "captioner", lambda folder: make_checkpoint(folder, world, "caption"))
+        / "model"
+    )

@@ -1,4 +1,4 @@
-"""A small sample world and a family of tiny models."""
+"""A family of tiny models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.merge_models import folder_of, make_model
-from unival.datatools.world import render
+from tests.support.shared import shared
 from unival.vocabulary import Vocabulary
 
 
@@ -21,13 +21,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("merge") / "world"
-    render(folder, images=60, clips=8, sounds=8, image_size=32, video_size=32, vocabulary_size=400)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def vocabulary(world: Path) -> Vocabulary:
     return Vocabulary.load(world / "vocabulary")
 
@@ -35,10 +28,12 @@ def vocabulary(world: Path) -> Vocabulary:
 @pytest.fixture(scope="session")
 def family(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> dict[str, Path]:
     """Folders of a base model and three models near it."""
-    root = tmp_path_factory.mktemp("family")
-    base = make_model(vocabulary, 0)
-    found = {"base": folder_of(root / "base", base, vocabulary)}
-    for k, name in enumerate("abc", 1):
-        task = ("caption", "vqa", "grounding")[k - 1]
-        found[name] = folder_of(root / name, make_model(vocabulary, k, base), vocabulary, task)
-    return found
+
+    def make(root: Path) -> None:
+        base = make_model(vocabulary, 0)
+        folder_of(root / "base", base, vocabulary)
+        for k, (name, task) in enumerate(zip("abc", ("caption", "vqa", "grounding"), strict=True), 1):
+            folder_of(root / name, make_model(vocabulary, k, base), vocabulary, task)
+
+    root = shared(tmp_path_factory, "family", make)
+    return {name: root / name for name in ("base", "a", "b", "c")}

@@ -1,4 +1,4 @@
-"""A small rendered world, and runs of training on it."""
+"""Runs of training on the session's world."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ from tests.support.plugin_runs import Runner, command
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory):
     return Runner(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory) -> Path:
-    from unival.datatools.world import render
-
-    folder = tmp_path_factory.mktemp("data") / "world"
-    render(folder, seed=1, images=60, clips=24, sounds=24, image_size=32, video_size=32, vocabulary_size=400)
-    return folder
 
 
 @pytest.fixture(scope="session")
