@@ -10,28 +10,22 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from unival.core.lean_import import import_without
+
 # They import scikit-learn; no arch of ours can be trained with them.
 LEFT_OUT = (
     "fairseq.tasks.audio_classification",
     "fairseq.criterions.sentence_prediction",
     "fairseq.criterions.sentence_prediction_adapters",
 )
-OPTIONAL = ("wandb", "torch.utils.tensorboard")  # the engine goes on without them
-
-
-def _import_lean() -> None:
-    placeholders: dict[str, ModuleType | None] = {name: ModuleType(name) for name in LEFT_OUT}
-    placeholders |= {name: None for name in OPTIONAL if name not in sys.modules}
-    sys.modules.update(placeholders)  # type: ignore[arg-type]
-    try:
-        import fairseq  # noqa: F401
-    finally:
-        for name in placeholders:
-            del sys.modules[name]
-
 
 if "fairseq" not in sys.modules:
-    _import_lean()
+    sys.modules.update({name: ModuleType(name) for name in LEFT_OUT})
+    try:
+        import_without("fairseq", "wandb", "torch.utils.tensorboard")
+    finally:
+        for _name in LEFT_OUT:
+            del sys.modules[_name]
 
 from fairseq import options  # noqa: E402
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402

@@ -11,6 +11,7 @@ import numbers
 import os
 import types
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unival.errors import ConfigError, nearest, shortened
@@ -65,6 +66,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)  # evaluates every annotation again
+
+
 def check_fields(options: Any) -> None:
     """Compare the fields of a dataclass with their bounds.
 
@@ -103,7 +109,7 @@ def add_arguments(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
     :func:`from_namespace` can tell "not given" from a value. Booleans get ``--name`` and
     ``--no-name``. Names that the parser already has are left to their owner.
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     taken = set(parser._option_string_actions)
     for item in dataclasses.fields(cls):
         flag = "--" + item.name.replace("_", "-")
@@ -145,7 +151,7 @@ def check_types(options: Any, what: str, skip: Iterable[str] = ()) -> None:
     A switch is no number, a text is no switch, and numbers are finite: recipes and callers in Python bring
     ``"5"``, ``2.5`` and ``"false"``. Raises ConfigError.
     """
-    hints = get_type_hints(type(options))
+    hints = _hints(options.__class__)
     for item in dataclasses.fields(options):
         if item.name not in skip:
             check_type(f"{what} {item.name}", getattr(options, item.name), hints[item.name])
@@ -180,7 +186,7 @@ def read_texts(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
 
     Raises ConfigError for a text that is no mapping.
     """
-    hints, found = get_type_hints(cls), dict(values)
+    hints, found = _hints(cls), dict(values)
     for name, value in values.items():
         plain = _plain_type(hints[name])
         plain = get_origin(plain) or plain

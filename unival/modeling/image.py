@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from unival.core.lean_import import import_without
 from unival.errors import ConfigError, nearest
 from unival.modeling.backbone import Backbone
 from unival.modeling.config import ImageConfig
@@ -24,9 +25,9 @@ def build_image_encoder(config: ImageConfig) -> nn.Module | None:
     """
     if config.image_encoder_name == "none":
         return None
+    timm = import_without("timm", "wandb")
     if config.image_encoder_name == "timm":
         return Backbone(config)
-    import timm
 
     names = timm.list_models(module="resnet")
     if config.resnet_type not in names:
