@@ -14,6 +14,7 @@ from unival.specs import Field, SpecOptions, register
 from unival.specs.answers import AnswerSpec, encode_answer
 from unival.specs.base import bad_value, compose, row_id, text_of
 from unival.specs.inputs import load_media, media_field
+from unival.specs.offer import Offer
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class CountingSpec(AnswerSpec):
     best_metric = "accuracy"
     inference = "allcand"
     options_class = CountingOptions
+    offer = Offer("Count the things of a kind in an image.", "Count", "Things, in the plural")
 
     @property
     def fields(self):

@@ -14,9 +14,10 @@ from unival.checkpoint.header import CODES_AND_BINS
 from unival.checkpoint.load import Loaded
 from unival.core.files import replacing
 from unival.modeling.config import option_fields
+from unival.specs import SPECS
 from unival.specs.reference import REFERENCE_TASKS
 
-# What the reference's tasks know of our task options; anything else would stop its strict configuration.
+# What all tasks of the reference know of our task options; anything else would stop its strict configuration.
 TASK_OPTIONS = (
     "max_src_length",
     "max_tgt_length",
@@ -31,12 +32,6 @@ TASK_OPTIONS = (
     "imagenet_default_mean_and_std",
     "no_image_transform",
 )
-OWN_OPTIONS = {
-    "vqa": ("max_object_length", "add_object", "prompt_type"),
-    "entailment": ("add_caption", "prompt_type"),
-    "grounding": ("max_image_size", "acc_thresh"),
-    "pretrain": ("max_image_size",),
-}
 # What the engine's transformer reads from its arguments, at the values that ask for nothing.
 ENGINE_ARGUMENTS: dict[str, Any] = {
     "adaptive_input": False,
@@ -98,7 +93,8 @@ def export_fairseq(loaded: Loaded, path: str | Path) -> Path:
 def _task_section(loaded: Loaded) -> dict[str, Any]:
     named = (loaded.task.get("name"), loaded.task.get("modality", "image"))
     task = next((name for name, ours in REFERENCE_TASKS.items() if ours == named), "unify_task")
-    known = (*TASK_OPTIONS, *OWN_OPTIONS.get(str(named[0]), ()))
+    spec = SPECS.get(str(named[0]))
+    known = (*TASK_OPTIONS, *(spec.reference_options if spec is not None else ()))
     section = {name: loaded.task_options[name] for name in known if name in loaded.task_options}
     counts = {saved: getattr(loaded.vocabulary, name) for name, saved in CODES_AND_BINS.items()}
     return {"_name": task, "data": "", "selected_cols": None, "bpe_dir": None, **counts, **section}

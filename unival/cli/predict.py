@@ -19,16 +19,9 @@ from unival.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from unival.evaluate.run import Evaluation
+    from unival.specs import TaskSpec
 
 TABLES = (".tsv", ".csv", ".jsonl", ".yaml", ".yml")
-# task -> (field that --text fills, name of the answer in the output)
-FIELDS = {
-    "caption": (None, "caption"),
-    "vqa": ("question", "answer"),
-    "grounding": ("text", "box"),
-    "entailment": ("hypothesis", "label"),
-    "matching": ("text", "label"),
-}
 # what belongs to scoring a table
 _NOT_HERE = (
     "train_table", "out", "metrics", "tokenizer", "document_frequencies", "limit", "protocol", "results",
@@ -102,12 +95,14 @@ def _predict(args: argparse.Namespace, out: Path, work: Path) -> int:
 
 def _table(args: argparse.Namespace, work: Path) -> str:
     """Return the table to predict: the given one, or one made of the files."""
+    from unival.specs import get_spec
+
     if len(args.inputs) == 1 and args.inputs[0].lower().endswith(TABLES):
         if args.text is not None:
             raise ConfigError("--text is for files; a table has a question or phrase of its own in every row")
         return str(args.inputs[0])
     task, modality = _asked(args)
-    column, _ = FIELDS[task]
+    column = _column(get_spec(task))
     if (column is None) == (args.text is not None):
         wanted = "needs --text (what is asked about every file)" if column else "takes no --text"
         raise ConfigError(f"task '{task}' {wanted}")
@@ -133,19 +128,33 @@ def _asked(args: argparse.Namespace) -> tuple[str, str]:
     """Return task and modality: the command line's, else those the checkpoint was trained for."""
     from unival.checkpoint.catalogue import local_path
     from unival.checkpoint.header import Header
+    from unival.specs import SPECS
     from unival.specs.reference import resolve_task
 
     trained = Header.read(local_path(args.checkpoint)).task
     name = args.task or trained.get("name")
     if name is None or name == "pretrain":
         raise ConfigError(
-            f"--task is missing: one of {', '.join(FIELDS)} (also video_caption, audio_caption, ...)"
+            f"--task is missing: one of {', '.join(filter(_on_files, SPECS))} (also video_caption, audio_caption, ...)"
         )
     task, modality = resolve_task(name, args.modality)
-    if task not in FIELDS:
+    if not _on_files(task):
         raise ConfigError(f"task '{task}' cannot be predicted on files; give a table with its columns")
     own = trained.get("modality") if trained.get("name") == task else None
     return task, modality or own or "image"
+
+
+def _on_files(task: str) -> bool:
+    """Whether a file and at most one text are all that a row of the task needs."""
+    from unival.specs import get_spec
+
+    spec = get_spec(task)
+    return spec.reads_media and spec.answer is not None and len(spec.asked) < 2
+
+
+def _column(spec: TaskSpec) -> str | None:
+    """The field that --text fills."""
+    return next((field.name for field in spec.asked), None)
 
 
 def _files(inputs: list[str], modality: str) -> list[str]:
@@ -189,7 +198,9 @@ def _of_folder(folder: str, modality: str) -> list[str]:
 def _answers(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Yield one line per item, in table order: id, media, text, the answer under its name, score; or error."""
     spec = evaluation.spec
-    column, name = FIELDS.get(spec.name, (None, "prediction"))
+    column, name = _column(spec), spec.answer.name if spec.answer else ""
+    if not _on_files(spec.name):
+        column, name = None, "prediction"
     found = evaluation.parts.read()
     for item in evaluation.items:
         row, record = evaluation.table[item.row], found[item.row]

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("predictions", help="JSON lines, a COCO or VQA result list, or a table with a header")
     parser.add_argument("references", help="COCO or VQA annotations, JSON lines, or a table with a header")
-    parser.add_argument("--task", required=True, choices=io.TASKS)
+    parser.add_argument("--task", required=True, choices=tuple(io.FORMATS))
     parser.add_argument("--json", action="store_true", help="print the whole result as JSON")
     parser.add_argument("--out", help="write the whole result, with per-item scores, to this JSON file")
     parser.add_argument("--results", help="also write the predictions as an EvalAI/COCO result file")

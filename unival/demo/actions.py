@@ -1,51 +1,48 @@
-"""What a visitor of the page can ask of a model."""
+"""What a visitor of the page can ask of a model: the tasks that say how (unival.specs.offer)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unival.specs import get_spec
+from unival.predict import offered
+from unival.specs import SPECS
+from unival.specs.base import TaskSpec
+from unival.specs.offer import Offer
 
 if TYPE_CHECKING:
     from unival.predict.predictor import Predictor
-    from unival.predict.results import Result
 
 
 @dataclass(frozen=True)
 class Action:
-    """One task of the page.
+    """One task of the page."""
 
-    method: of the predictor. task: its description in unival.specs. asks: label of the text, "" for none.
-    column: that text's name in tables. shows: "text", "box" or "shares" (a distribution).
-    """
+    spec: type[TaskSpec]
+    offer: Offer
 
-    title: str
-    method: str
-    task: str
-    asks: str = ""
-    column: str = ""
-    shows: str = "text"
+    @property
+    def name(self) -> str:
+        return offered.name_of(self.spec)
 
-    def on(self, modality: str) -> bool:
-        """Whether the task makes sense on a modality."""
-        return modality in get_spec(self.task).modalities
+    @property
+    def column(self) -> str:
+        """The name of its text in tables, "" for none."""
+        return next((field.name for field in self.spec().asked), "")
 
-    def ask(self, predictor: Predictor, media: bytes, modality: str, text: str | None) -> Result:
-        """Ask the predictor. Raises its errors."""
-        texts = [text] if self.asks else []
-        chosen: dict[str, Any] = {"modality": modality} if self.method in ("caption", "answer") else {}
-        return getattr(predictor, self.method)(media, *texts, **chosen)
-
-
-ACTIONS = (
-    Action("Describe", "caption", "caption"),
-    Action("Ask", "answer", "vqa", "Question", "question"),
-    Action("Find", "ground", "grounding", "What to find", "text", "box"),
-    Action("Judge", "entails", "entailment", "Statement", "hypothesis", "shares"),
-)
+    def ask(self, predictor: Predictor, media: bytes, modality: str, text: str | None) -> Any:
+        """Ask the predictor: a Result. Raises its errors."""
+        texts = dict.fromkeys(offered.texts_of(self.spec), text)
+        chosen = {"modality": modality} if len(self.spec.modalities) > 1 else {}
+        return offered.ask(predictor, self.spec, media, texts, **chosen)
 
 
 def possible(modalities: tuple[str, ...]) -> dict[str, list[Action]]:
     """Return the actions that a model with networks for ``modalities`` can do, by modality."""
-    return {modality: [action for action in ACTIONS if action.on(modality)] for modality in modalities}
+    # the page has one text per task
+    shown = [
+        Action(spec, spec.offer)
+        for spec in SPECS.values()
+        if spec.offer is not None and spec.offer.title and len(spec().asked) < 2
+    ]
+    return {m: [action for action in shown if m in action.spec.modalities] for m in modalities}

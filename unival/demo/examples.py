@@ -6,7 +6,6 @@ from pathlib import Path
 
 from unival.datatools.world import render
 from unival.demo.actions import Action
-from unival.specs import get_spec
 from unival.tables import open_table
 
 SHOWN = 3  # of each action
@@ -20,12 +19,14 @@ def render_examples(folder: Path) -> Path:
 
 def examples(world: Path, action: Action, modality: str) -> list[list[str]]:
     """Return rows [path, text], or [path] for an action that asks nothing; different media where possible."""
-    spec = get_spec(action.task, modality)
+    spec = action.spec(modality)
     prefix = "" if modality == "image" else f"{modality}_"
     found: dict[str, list[str]] = {}
     for split in ("test", "val"):
-        path = world / "tables" / f"{prefix}{action.task}_{split}.tsv"
+        path = world / "tables" / f"{prefix}{spec.name}_{split}.tsv"
+        if not path.is_file():  # a task of one's own
+            continue
         for row in open_table(path, spec.fields, spec.layout_name):
-            text = [str(row[action.column])] if action.asks else []
+            text = [str(row[action.column])] if action.column else []
             found.setdefault(str(row[modality]), text)
     return [[str(world / name), *text] for name, text in found.items()][:SHOWN]

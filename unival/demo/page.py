@@ -43,7 +43,7 @@ def build_page(predictor: Predictor, limits: ServiceLimits, world: Path | None =
                     medium = _medium(modality)
                 with gr.Column(), gr.Tabs():
                     for action in actions:
-                        with gr.Tab(action.title):
+                        with gr.Tab(action.offer.title):
                             _add(predictor, limits, medium, modality, action, world)
     return page.queue(max_size=limits.workers + limits.queue, api_open=False)
 
@@ -78,19 +78,19 @@ def _add(
     action: Action,
     world: Path | None,
 ) -> None:
-    name = f"{modality}-{action.method}"
+    name = f"{modality}-{action.name}"
     asked = []
-    if action.asks:
-        asked = [gr.Textbox(label=action.asks, elem_id=f"{name}-text", max_length=limits.text_length)]
-    button = gr.Button(action.title, variant="primary", elem_id=f"{name}-go")
+    if action.offer.label:
+        asked = [gr.Textbox(label=action.offer.label, elem_id=f"{name}-text", max_length=limits.text_length)]
+    button = gr.Button(action.offer.title, variant="primary", elem_id=f"{name}-go")
     inputs = [medium, *asked]
     outputs: list[Any]
-    if action.shows == "box":
+    if action.offer.shows == "box":
         outputs = [
             gr.Image(label="Found", elem_id=f"{name}-picture", interactive=False, buttons=[]),
             gr.Textbox(label="Box (x0, y0, x1, y1) in pixels", elem_id=f"{name}-answer", interactive=False),
         ]
-    elif action.shows == "shares":
+    elif action.offer.shows == "shares":
         outputs = [gr.Label(label="Verdict", elem_id=f"{name}-answer")]
     else:
         outputs = [gr.Textbox(label="Answer", elem_id=f"{name}-answer", interactive=False)]
@@ -125,13 +125,13 @@ def _answering(
         except UnivalError as error:
             raise _shown(str(error)) from None
         except Exception:
-            _log.exception("%s failed on %s", action.method, path)
+            _log.exception("%s failed on %s", action.name, path)
             raise _shown("This failed on the server; its log says why.") from None
-        if action.shows == "box":
+        if action.offer.shows == "box":
             if result.box is None:
                 raise _shown("The model's output for this text is no box.")
             return result.draw(), str(result)
-        return result.distribution if action.shows == "shares" else result.text
+        return result.distribution if action.offer.shows == "shares" else result.text
 
     return answer
 

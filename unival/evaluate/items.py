@@ -73,11 +73,10 @@ def shown(spec: TaskSpec, table: Table, item: Item, record: dict[str, Any]) -> d
         "score": record["score"],
         "references": item.reference,
     }
-    for name in ("question", "text", "hypothesis"):
-        if row.get(name, None) and not (spec.joins_ids and name == "text"):
-            entry["question"] = str(row[name])
-            break
-    if isinstance(record["prediction"], list) or spec.name == "grounding":
+    asked = next((f.name for f in spec.asked if f.words and row.get(f.name, None)), None)
+    if asked is not None:
+        entry["question"] = str(row[asked])
+    if isinstance(record["prediction"], list) or (spec.answer is not None and spec.answer.name == "box"):
         entry["box"], entry["true_box"] = record["prediction"], item.reference
     if isinstance(drawn := record["prediction"], dict):  # a picture: shown where it was kept
         entry |= {"media": drawn.get("file"), "references": None}

@@ -10,13 +10,16 @@ from unival.errors import ConfigError, DataError
 from unival.evaluate.run import Evaluation
 from unival.metrics import io
 from unival.metrics.result import listing
+from unival.specs import SPECS
 
 
 def check_results(evaluation: Evaluation, path: str | Path) -> None:
     """Raise ConfigError, DataError or OutputError for what cannot be written, before anything is predicted."""
-    task = evaluation.spec.name
-    if task not in io.TASKS:
-        raise ConfigError(f"--results: task '{task}' has no such file; tasks with one: {', '.join(io.TASKS)}")
+    if evaluation.spec.official is None:
+        known = ", ".join(name for name, spec in SPECS.items() if spec.official)
+        raise ConfigError(
+            f"--results: task '{evaluation.spec.name}' has no such file; tasks with one: {known}"
+        )
     unnamed = [item for item in evaluation.items if evaluation.table[item.row].get("id") in (None, "")]
     if unnamed and not (evaluation.spec.joins_ids and len(unnamed) == len(evaluation.items)):
         raise DataError(
@@ -40,5 +43,5 @@ def save_results(evaluation: Evaluation, path: str | Path) -> int:
         for item in evaluation.items
         if "prediction" in found.get(item.row, {})
     }
-    io.write_results(path, predictions, evaluation.spec.name)
+    io.write_results(path, predictions, evaluation.spec.official or evaluation.spec.name)
     return len(predictions)

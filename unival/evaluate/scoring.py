@@ -82,7 +82,7 @@ def check_answers(
     spec: TaskSpec, options: SpecOptions, ids: Sequence[str], raw_answers: Sequence[Any]
 ) -> None:
     """Raise DataError when the official VQA accuracy is asked for and rows lack the human answers."""
-    if options.protocol != "official" or spec.name != "vqa":
+    if options.protocol != "official" or spec.official != "vqa":
         return
     without = [name for name, raw in zip(ids, raw_answers, strict=True) if not isinstance(raw, list)]
     if without:
@@ -124,7 +124,7 @@ def score_predictions(
     of_all, about = spec.whole_set(predictions, references, options)
     metrics = {**metrics, **of_all}
     info: dict[str, Any] = {"protocol": "unival", "scale": "0 to 1", **about}
-    if options.protocol == "official" and spec.name == "vqa" and raw_answers is not None:
+    if options.protocol == "official" and spec.official == "vqa" and raw_answers is not None:
         metrics, per_item = _official_answers(predictions, raw_answers, metrics, per_item)
         info["protocol"] = "official: vqa_accuracy is the VQA tool's, vqa_score the reference's exact match"
     return Scored(metrics, list(ids), per_item, info)

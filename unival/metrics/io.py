@@ -14,21 +14,30 @@ from unival.core.files import write_text
 from unival.errors import ConfigError, DataError
 from unival.metrics import cells
 
-TASKS = ("caption", "vqa", "grounding", "entailment")
-_IDS = {"caption": "image_id", "vqa": "question_id", "grounding": "uniq_id", "entailment": "uniq_id"}
 _ID_NAMES = ("id", "image_id", "question_id", "uniq_id", "video_id", "audio_id", "image")  # the last: VizWiz
-_PREDICTION = {"caption": "caption", "vqa": "answer", "grounding": "box", "entailment": "answer"}
-_REFERENCE = {
-    "caption": ("references", "captions", "caption"),
-    "vqa": ("answers", "answer"),
-    "grounding": ("box", "bbox", "region_coord"),
-    "entailment": ("label", "answer"),
-}
-_PREDICTION_NAMES = {
-    "caption": ("caption", "prediction"),
-    "vqa": ("answer", "prediction"),
-    "grounding": ("box", "prediction"),
-    "entailment": ("label", "answer", "prediction"),
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of official files, by the names of its keys.
+
+    id, value: of a result file. predictions, references: where either is looked for, best first.
+    """
+
+    id: str
+    value: str
+    predictions: tuple[str, ...]
+    references: tuple[str, ...]
+
+
+# A kind is one of files, not of tasks: which one a task's files are, the task says (TaskSpec.official).
+FORMATS = {
+    "caption": Format(
+        "image_id", "caption", ("caption", "prediction"), ("references", "captions", "caption")
+    ),
+    "vqa": Format("question_id", "answer", ("answer", "prediction"), ("answers", "answer")),
+    "grounding": Format("uniq_id", "box", ("box", "prediction"), ("box", "bbox", "region_coord")),
+    "entailment": Format("uniq_id", "answer", ("label", "answer", "prediction"), ("label", "answer")),
 }
 
 
@@ -40,9 +49,10 @@ class References:
     groups: dict[str, dict[Any, str]] = field(default_factory=dict)
 
 
-def _check_task(task: str) -> None:
-    if task not in TASKS:
-        raise ConfigError(f"unknown task {task!r}: choose from {', '.join(TASKS)}")
+def _format(kind: str) -> Format:
+    if kind not in FORMATS:
+        raise ConfigError(f"unknown kind of files {kind!r}: choose from {', '.join(FORMATS)}")
+    return FORMATS[kind]
 
 
 def _rows(path: str | Path) -> Iterator[tuple[int | None, Any]]:
@@ -124,8 +134,8 @@ def _get(
     )
 
 
-def _identity(record: Mapping[str, Any], task: str, path: str | Path, line: int | None, ids: str) -> Any:
-    names = (_IDS[task], *(name for name in _ID_NAMES if name != _IDS[task]))
+def _identity(record: Mapping[str, Any], layout: Format, path: str | Path, line: int | None, ids: str) -> Any:
+    names = (layout.id, *(name for name in _ID_NAMES if name != layout.id))
     key = _get(record, names, path, line, "id")
     if isinstance(key, bool) or not isinstance(key, (str, int)):
         raise DataError(f"the id {key!r} is neither a number nor a string", path=str(path), line=line)
@@ -153,40 +163,40 @@ def _box(value: Any) -> Any:
     return value
 
 
-def read_predictions(path: str | Path, task: str, ids: str = "as-is") -> dict[Any, Any]:
-    """Predictions by id: JSON lines ({"id", "prediction"} or the task's field), or a COCO/VQA result list.
+def read_predictions(path: str | Path, kind: str, ids: str = "as-is") -> dict[Any, Any]:
+    """Predictions by id: JSON lines ({"id", "prediction"} or the kind's field), or a COCO/VQA result list.
 
     A table with a header works too. Raises DataError naming file and line for anything else, and for ids that
     occur twice.
     """
-    _check_task(task)
+    layout = _format(kind)
     result: dict[Any, Any] = {}
     twice = []
     for line, record in _records(path)[1]:
-        key = _identity(record, task, path, line, ids)
+        key = _identity(record, layout, path, line, ids)
         if key in result:
             twice.append(key)
-        value = _get(record, _PREDICTION_NAMES[task], path, line, "prediction")
-        result[key] = _box(value) if task == "grounding" else _text(value, key, "prediction", path, line)
+        value = _get(record, layout.predictions, path, line, "prediction")
+        result[key] = _box(value) if kind == "grounding" else _text(value, key, "prediction", path, line)
     if twice:
         raise DataError(f"{len(twice)} ids are predicted twice: {twice[:5]}", path=str(path))
     return result
 
 
-def read_references(path: str | Path, task: str, ids: str = "as-is") -> References:
+def read_references(path: str | Path, kind: str, ids: str = "as-is") -> References:
     """References by id: COCO caption annotations, VQA annotations, JSON lines or a table with a header.
 
     Several caption records of one image are collected in file order. VQA answers are lists of strings,
     official dicts, or a mapping answer -> confidence (also as the reference's ``score|!+answer&&...``
     string).
     """
-    _check_task(task)
+    layout = _format(kind)
     document, rows = _records(path)
     result = References()
     for line, record in rows:
-        key = _identity(record, task, path, line, ids)
-        value = _get(record, (*_REFERENCE[task], "references", "reference"), path, line, "reference")
-        if task == "caption":
+        key = _identity(record, layout, path, line, ids)
+        value = _get(record, (*layout.references, "references", "reference"), path, line, "reference")
+        if kind == "caption":
             texts = [value] if isinstance(value, str) else value
             if not isinstance(texts, list):
                 raise DataError(f"id {key!r}: captions are {value!r}, not text", path=str(path), line=line)
@@ -195,15 +205,15 @@ def read_references(path: str | Path, task: str, ids: str = "as-is") -> Referenc
             continue
         if key in result.values:
             raise DataError(f"id {key!r} occurs twice among the references", path=str(path), line=line)
-        if task == "grounding":
+        if kind == "grounding":
             value = _box(value)
-        elif task == "vqa":
+        elif kind == "vqa":
             value = _answers(value, path, line)
             for kind in ("answer_type", "question_type"):
                 if kind in record:
                     result.groups.setdefault(kind, {})[key] = str(record[kind])
         result.values[key] = value
-    if task == "caption" and document is not None:
+    if kind == "caption" and document is not None:
         images = document.get("images", [])
         if not isinstance(images, list):
             raise DataError(f"'images' is {str(images)[:60]!r}, expected a list", path=str(path))
@@ -247,19 +257,19 @@ def _answers(value: Any, path: str | Path, line: int | None) -> Any:
     return table
 
 
-def write_results(path: str | Path, predictions: Mapping[Any, Any], task: str) -> None:
+def write_results(path: str | Path, predictions: Mapping[Any, Any], kind: str) -> None:
     """Write a result file as EvalAI and the COCO tools read it: a JSON list, sorted by id, atomically.
 
     Ids that are whole numbers become numbers (the official tools compare them with numbers). Answers whose ids are
     names of pictures are VizWiz's, where the key is ``image``.
     """
-    _check_task(task)
+    layout = _format(kind)
     rows: list[dict[str, Any]] = []
     pictures = bool(predictions) and all(
         str(key).lower().endswith((".jpg", ".jpeg", ".png")) for key in predictions
     )
-    name = "image" if task == "vqa" and pictures else _IDS[task]
+    name = "image" if kind == "vqa" and pictures else layout.id
     for key, value in predictions.items():
-        rows.append({name: convert_id(key, "int"), _PREDICTION[task]: value})
+        rows.append({name: convert_id(key, "int"), layout.value: value})
     rows.sort(key=lambda row: (isinstance(row[name], str), row[name]))
     write_text(path, json.dumps(rows, ensure_ascii=False))

@@ -7,7 +7,7 @@ import math
 import numbers
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -180,6 +180,31 @@ class Predictor:
     def matches(self, media: Any, text: str | list[str], modality: str | None = None) -> Results:
         """Say whether a text describes an image, a video or a sound: yes or no, with a distribution."""
         return self._predict("matching", media, {"text": text}, modality, 1, "rank")
+
+    def ask(
+        self,
+        task: str,
+        media: Any,
+        texts: Mapping[str, str | list[str]] | None = None,
+        modality: str | None = None,
+        n_best: int = 1,
+        mode: str | None = None,
+        **decoding: Any,
+    ) -> Results:
+        """Ask any task about media, one of your own too: ``texts`` holds what its rows hold beside the medium, such
+        as ``{"question": "how many?"}``."""
+        from unival.specs import get_spec
+
+        spec = get_spec(task)
+        if not spec.reads_media:
+            raise ConfigError(f"task '{task}' reads no media; see draw and encode")
+        names, asked = [field.name for field in spec.asked], dict(texts or {})
+        if missing := [name for name in names if name not in asked]:
+            raise ConfigError(f"task '{task}' needs the texts {', '.join(names)}: {missing[0]} is missing")
+        known = {field.name for field in spec.fields} - set(spec.modalities)
+        if unknown := sorted(asked.keys() - known):
+            raise ConfigError(f"task '{task}' has no field '{unknown[0]}'.{nearest(unknown[0], known)}")
+        return self._predict(task, media, asked, modality, n_best, mode, decoding=decoding)
 
     def encode(
         self, media: Any = None, text: str | list[str] | None = None, modality: str | None = None

@@ -18,7 +18,7 @@ from unival import __version__
 from unival.errors import ConfigError, DataError, UnivalError
 from unival.media import MediaError
 from unival.serve import upload
-from unival.serve.endpoints import ENDPOINTS, Endpoint, ErrorReply
+from unival.serve.endpoints import Endpoint, ErrorReply, endpoints
 from unival.serve.limits import ServiceLimits
 from unival.serve.workqueue import Busy, WorkQueue
 
@@ -78,7 +78,7 @@ def create_app(predictor: Predictor, limits: ServiceLimits | None = None) -> Fas
     app.add_exception_handler(UnivalError, _faulty)
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(Exception, _failed)
-    for endpoint in ENDPOINTS:
+    for endpoint in endpoints():
         _add(app, endpoint, predictor, queue, limits)
     info = predictor.info
     shown = {name: info[name] for name in _SHOWN}

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from unival.core.modalities import ModalityName
+from unival.predict import offered
 from unival.serve.limits import ServiceLimits
+from unival.specs import SPECS
+from unival.specs.base import TaskSpec
 
 if TYPE_CHECKING:
     from unival.predict.predictor import Predictor
@@ -95,13 +98,15 @@ def _encoding(encoding: Encoding) -> EncodingReply:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One task: ``POST /name`` calls the predictor's method ``name`` with the request's fields.
+    """One task: ``POST /name`` asks it with the request's fields.
 
-    text, optional: names of the fields that are texts. reply: from the method's result to what is sent.
+    ask: from predictor, medium and fields to a result. reply: from that to what is sent. text, optional: names of
+    the fields that are texts.
     """
 
     name: str
     summary: str
+    ask: Callable[..., Any]
     reply: Callable[[Any], BaseModel]
     reply_model: type[BaseModel]
     text: tuple[str, ...] = ()
@@ -128,44 +133,47 @@ class Endpoint:
 
     def answer(self, predictor: Predictor, media: bytes, fields: BaseModel) -> BaseModel:
         """Ask the predictor. Raises its errors."""
-        return self.reply(getattr(predictor, self.name)(media, **fields.model_dump()))
+        return self.reply(self.ask(predictor, media, fields.model_dump()))
 
 
-ENDPOINTS = (
-    Endpoint("caption", "Describe an image, a video or a sound.", _text, TextReply, n_best=True),
-    Endpoint(
-        "answer",
-        "Answer a question about an image or a video.",
-        _text,
-        TextReply,
-        text=("question",),
-        answers=True,
-        n_best=True,
-    ),
-    Endpoint(
-        "ground",
-        "Find the region of an image that a phrase names.",
-        _box,
-        BoxReply,
-        text=("text",),
-        n_best=True,
-        modality=False,
-    ),
-    Endpoint(
-        "entails",
-        "Judge a statement about an image: yes, no or maybe.",
-        _text,
-        TextReply,
-        text=("text",),
-        optional=("premise",),
-        modality=False,
-    ),
-    Endpoint(
-        "matches",
-        "Say whether a text describes an image, a video or a sound.",
-        _text,
-        TextReply,
-        text=("text",),
-    ),
-    Endpoint("encode", "Return the mean state of the encoder.", _encoding, EncodingReply, optional=("text",)),
+def endpoints() -> tuple[Endpoint, ...]:
+    """Return the tasks that are offered to people, those of plug-ins too, and the encoder."""
+    return (*(_of(spec) for spec in SPECS.values() if spec.offer is not None), ENCODE)
+
+
+def _of(spec: type[TaskSpec]) -> Endpoint:
+    offer = spec.offer
+    assert offer is not None
+    texts = (*offered.texts_of(spec), *offer.optional)
+
+    def ask(predictor: Predictor, media: bytes, fields: dict[str, Any]) -> Any:
+        asked = {name: fields.pop(name) for name in texts}
+        return offered.ask(predictor, spec, media, asked, **fields)
+
+    box = offer.shows == "box"
+    return Endpoint(
+        offered.name_of(spec),
+        offer.summary,
+        ask,
+        _box if box else _text,
+        BoxReply if box else TextReply,
+        text=offered.texts_of(spec),
+        optional=offer.optional,
+        answers=offer.answers,
+        n_best=spec.inference != "allcand",  # else there is one verdict, with the shares of all labels
+        modality=len(spec.modalities) > 1,
+    )
+
+
+def _encode(predictor: Predictor, media: bytes, fields: dict[str, Any]) -> Any:
+    return predictor.encode(media, **fields)
+
+
+ENCODE = Endpoint(
+    "encode",
+    "Return the mean state of the encoder.",
+    _encode,
+    _encoding,
+    EncodingReply,
+    optional=("text",),
 )

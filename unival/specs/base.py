@@ -18,6 +18,7 @@ import torch
 from unival.batching.batch import Asked, Example
 from unival.errors import ConfigError, DataError
 from unival.media.loader import MediaLoader
+from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import best_references
 from unival.tables.base import Table
@@ -32,12 +33,14 @@ EVALUATION = "evaluation"  # purpose of the random choices that evaluation makes
 @dataclass(frozen=True)
 class Field:
     """A named column. ``target`` fields are what the model is to produce: rows without them can be
-    predicted but neither trained on nor scored."""
+    predicted but neither trained on nor scored. ``words``: it holds text that the model reads or writes, from which
+    a vocabulary can be made."""
 
     name: str
     required: bool
     description: str
     target: bool = False
+    words: bool = True
 
 
 class TaskSpec(ABC):
@@ -49,7 +52,10 @@ class TaskSpec(ABC):
     (all captions of an image) are one item with several references, predicted once; ``reads_media``: a row's
     medium is input of the model; ``reranks``: :meth:`rerank` chooses among all outputs of a row; ``right_metric``:
     key of ``score`` that is above 0 for a right output and 0 for a wrong one, None where there is no such thing;
-    ``options_class``: the options it reads, a frozen dataclass that adds fields to ``SpecOptions`` or that itself.
+    ``options_class``: the options it reads, a frozen dataclass that adds fields to ``SpecOptions`` or that itself;
+    ``offer``: how it is asked in a page and a service, None: it is not; ``official``: the kind of official files that
+    hold its predictions and references (``unival.metrics.io.FORMATS``); ``reference_options``: those of its own
+    options that the reference's task knows too.
     """
 
     name: ClassVar[str]
@@ -62,6 +68,9 @@ class TaskSpec(ABC):
     reranks: ClassVar[bool] = False
     right_metric: ClassVar[str | None] = None
     options_class: ClassVar[type[SpecOptions]] = SpecOptions
+    offer: ClassVar[Offer | None] = None
+    official: ClassVar[str | None] = None
+    reference_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, modality: str = "image") -> None:
         if modality not in self.modalities:
@@ -74,6 +83,16 @@ class TaskSpec(ABC):
     @abstractmethod
     def fields(self) -> tuple[Field, ...]:
         """Columns of a table with named fields."""
+
+    @property
+    def asked(self) -> tuple[Field, ...]:
+        """What a row must say beside its medium and its target: a question, a phrase, nothing."""
+        return tuple(f for f in self.fields if f.required and not f.target and f.name != self.modality)
+
+    @property
+    def answer(self) -> Field | None:
+        """The field that a prediction fills, None where there is no one such field."""
+        return next((f for f in self.fields if f.target), None)
 
     @property
     def layout_name(self) -> str | None:

@@ -12,6 +12,7 @@ from unival.core.modalities import NAMES
 from unival.media.loader import MediaLoader
 from unival.specs.base import Field, TaskSpec, bad_value, compose, is_absent, plain_text, row_id, shorten
 from unival.specs.inputs import load_media, media_field, media_id
+from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score
 from unival.tables.row import Row
@@ -35,6 +36,8 @@ class CaptionSpec(TaskSpec):
     best_metric = "cider"
     joins_ids = True
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
+    official = "caption"
+    offer = Offer("Describe an image, a video or a sound.", "Describe", method="caption")
 
     @property
     def fields(self) -> tuple[Field, ...]:

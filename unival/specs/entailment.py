@@ -7,6 +7,7 @@ from typing import ClassVar
 from unival.specs.base import Field, text_of
 from unival.specs.inputs import media_field
 from unival.specs.matching import LabelSpec
+from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
 from unival.vocabulary.cleaning import clean_caption
@@ -22,6 +23,16 @@ class EntailmentSpec(LabelSpec):
     name = "entailment"
     best_metric = "snli_score"
     right_metric = "snli_score"
+    reference_options = ("add_caption", "prompt_type")
+    offer = Offer(
+        "Judge a statement about an image: yes, no or maybe.",
+        "Judge",
+        "Statement",
+        "shares",
+        method="entails",
+        argument="text",
+        optional=("premise",),
+    )
     labels = ("no", "yes", "maybe")
     label_names: ClassVar[dict[str, str]] = {
         "entailment": "yes",
@@ -38,7 +49,13 @@ class EntailmentSpec(LabelSpec):
             media_field("image"),
             Field("hypothesis", True, "the statement to judge"),
             Field("caption", False, "the premise as text, used with add_caption"),
-            Field("label", True, "entailment, contradiction or neutral (also yes, no, maybe)", target=True),
+            Field(
+                "label",
+                True,
+                "entailment, contradiction or neutral (also yes, no, maybe)",
+                target=True,
+                words=False,
+            ),
         )
 
     @property

@@ -25,6 +25,7 @@ from unival.specs.base import (
 )
 from unival.specs.caption import captions_of
 from unival.specs.inputs import augmenting, kept_features, media_field, media_reference
+from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score, need_references
 from unival.tables.base import Table
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from unival.media.transforms_image import Grounded
 
 _TEXT = Field("text", True, "the phrase that names the region")
-_BOX = Field("box", True, "x0,y0,x1,y1 in pixels of the stored image")
+_BOX = Field("box", True, "x0,y0,x1,y1 in pixels of the stored image", words=False)
 
 
 def box_of(row: Row, column: str = "box") -> Box | None:
@@ -139,10 +140,15 @@ class GroundingSpec(TaskSpec):
     best_metric = "score"
     right_metric = "score"
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "min_len": 4, "max_len_a": 0, "max_len_b": 4}
+    official = "grounding"
+    reference_options = ("max_image_size", "acc_thresh")
+    offer = Offer(
+        "Find the region of an image that a phrase names.", "Find", "What to find", "box", method="ground"
+    )
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        return media_field("image"), _TEXT, Field("box", True, _BOX.description, target=True)
+        return media_field("image"), _TEXT, replace(_BOX, target=True)
 
     @property
     def layout_name(self) -> str:
@@ -253,6 +259,7 @@ class GroundedCaptionSpec(TaskSpec):
     best_metric = "cider"
     joins_ids = True
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "max_len_b": 22, "no_repeat_ngram_size": 3}
+    official = "caption"
 
     @property
     def fields(self) -> tuple[Field, ...]:

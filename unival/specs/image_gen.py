@@ -42,9 +42,15 @@ class ImageGenSpec(TaskSpec):
     @property
     def fields(self) -> tuple[Field, ...]:
         return (
-            Field("image", False, "the real picture, for similarity to it (ii_sim)"),
+            Field("image", False, "the real picture, for similarity to it (ii_sim)", words=False),
             Field("text", True, "the caption"),
-            Field("codes", False, "image codes in row-major order, separated by blanks", target=True),
+            Field(
+                "codes",
+                False,
+                "image codes in row-major order, separated by blanks",
+                target=True,
+                words=False,
+            ),
         )
 
     @property

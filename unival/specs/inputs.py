@@ -24,7 +24,7 @@ _DESCRIPTIONS = {
 
 
 def media_field(modality: str) -> Field:
-    return Field(modality, True, _DESCRIPTIONS[modality])
+    return Field(modality, True, _DESCRIPTIONS[modality], words=False)
 
 
 # what JSON and YAML hold beside text; anything else is a medium of the Python interface

@@ -14,6 +14,7 @@ from unival.media.loader import MediaLoader
 from unival.specs.answers import AnswerSpec, encode_answer, label_of
 from unival.specs.base import Field, bad_value, compose, row_id, text_of
 from unival.specs.inputs import load_media, media_field
+from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import label_score
 from unival.tables.row import Row
@@ -47,6 +48,7 @@ class LabelSpec(AnswerSpec):
     generation: ClassVar[dict[str, Any]] = {"beam": 2, "unnormalized": True}
     labels: ClassVar[tuple[str, ...]] = YES_NO
     label_names: ClassVar[dict[str, str]] = _YES_NO_NAMES
+    official = "entailment"
 
     def candidates(self, options: SpecOptions) -> tuple[str, ...]:
         return self.labels
@@ -101,11 +103,16 @@ class MatchingSpec(LabelSpec):
 
     name = "matching"
     modalities = NAMES
+    offer = Offer("Say whether a text describes an image, a video or a sound.", method="matches")
 
     @property
     def fields(self) -> tuple[Field, ...]:
         label = Field(
-            "label", True, "match or no-match (also mismatch, yes/no, 1/0, true/false)", target=True
+            "label",
+            True,
+            "match or no-match (also mismatch, yes/no, 1/0, true/false)",
+            target=True,
+            words=False,
         )
         return media_field(self.modality), Field("text", True, "the text to compare"), label
 

@@ -72,6 +72,7 @@ class PretrainSpec(TaskSpec):
     modalities = NAMES
     best_metric = "loss"
     generation: ClassVar[dict[str, Any]] = {"beam": 1}
+    reference_options = ("max_image_size",)
 
     def __init__(self, modality: str = "image", pool: NegativePool | None = None) -> None:
         super().__init__(modality)
@@ -80,18 +81,26 @@ class PretrainSpec(TaskSpec):
     @property
     def fields(self) -> tuple[Field, ...]:
         return (
-            Field(self.modality, False, f"{self.modality}, or 'media' in the reference's layout"),
+            Field(
+                self.modality, False, f"{self.modality}, or 'media' in the reference's layout", words=False
+            ),
             Field(
                 "type",
                 False,
                 "caption, qa, visual_grounding, video_caption, video_qa, audio_caption or audio_qa",
+                words=False,
             ),
             Field("caption", False, "caption, or phrase of a region (also 'text')"),
             Field("question", False, "question of a qa row"),
             Field("answer", False, "answers of a qa row (in the reference's layout: 'refs')"),
-            Field("box", False, "box of a grounding row (in the reference's layout: 'refs')"),
-            Field("objects", False, "names of objects in the picture, joined by &&, for wrong captions"),
-            Field("dataset", False, "name of the data set the row is from"),
+            Field("box", False, "box of a grounding row (in the reference's layout: 'refs')", words=False),
+            Field(
+                "objects",
+                False,
+                "names of objects in the picture, joined by &&, for wrong captions",
+                words=False,
+            ),
+            Field("dataset", False, "name of the data set the row is from", words=False),
         )
 
     @property

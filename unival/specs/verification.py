@@ -23,7 +23,9 @@ class VerificationSpec(LabelSpec):
             media_field(self.modality),
             Field("question", True, "question"),
             Field("answer", True, "the answer to judge"),
-            Field("label", True, "yes or no (also match/no-match, 1/0, true/false)", target=True),
+            Field(
+                "label", True, "yes or no (also match/no-match, 1/0, true/false)", target=True, words=False
+            ),
         )
 
     def source_text(self, row: Row, options: SpecOptions) -> str:

@@ -12,6 +12,7 @@ from unival.media.loader import MediaLoader
 from unival.specs.answers import AnswerSpec, answers_of, closed_answers, encode_answer
 from unival.specs.base import Field, bad_value, compose, joined_texts, row_id, text_of
 from unival.specs.inputs import load_media, media_field
+from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import need_references
 from unival.tables.row import Row
@@ -33,6 +34,11 @@ class VqaSpec(AnswerSpec):
     best_metric = "vqa_score"
     right_metric = "vqa_score"
     generation: ClassVar[dict[str, Any]] = {"beam": 5, "unnormalized": True, "temperature": 1.0}
+    official = "vqa"
+    reference_options = ("max_object_length", "add_object", "prompt_type")
+    offer = Offer(
+        "Answer a question about an image or a video.", "Ask", "Question", method="answer", answers=True
+    )
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -42,8 +48,13 @@ class VqaSpec(AnswerSpec):
             Field("question", True, "question"),
             Field("answer", False, f"{answers}; needed for training and scores", target=True),
             Field("answers", False, "another name of 'answer'", target=True),
-            Field("objects", False, "object names joined by &&, used with add_object"),
-            Field("human_answers", False, "what each person said, a JSON list; for the official accuracy"),
+            Field("objects", False, "object names joined by &&, used with add_object", words=False),
+            Field(
+                "human_answers",
+                False,
+                "what each person said, a JSON list; for the official accuracy",
+                words=False,
+            ),
         )
 
     @property

@@ -64,9 +64,20 @@ def test_task_in_one_file(world: Path, tmp_path: Path) -> None:
         "from unival.cli import main\n"
         "for words in (['data', 'validate', 'counts.jsonl', '--task', 'counting'], ['train', 'recipe.yaml'],\n"
         f"              ['evaluate', '{checkpoint}', 'counts.jsonl', '--out', 'result'],\n"
-        f"              ['predict', '{checkpoint}', 'counts.jsonl', '--out', 'answers.jsonl']):\n"
+        f"              ['predict', '{checkpoint}', 'counts.jsonl', '--out', 'answers.jsonl'],\n"
+        f"              ['predict', '{checkpoint}', {str(images[0])!r}, '--text', 'circles', '--out', 'one.jsonl']):\n"
         "    code = main(words)\n"
         "    if code: sys.exit(code)\n"
+        "import json, unival\n"
+        "from fastapi.testclient import TestClient\n"
+        "from unival.demo.actions import possible\n"
+        "from unival.serve import create_app\n"
+        f"model, picture = unival.load('{checkpoint}', device='cpu'), {str(images[0])!r}\n"
+        "result = model.ask('counting', picture, {'thing': 'circles'})\n"
+        "sent = TestClient(create_app(model)).post('/counting', files={'media': open(picture, 'rb')},\n"
+        "                                          data={'thing': 'circles'}).json()\n"
+        "titles = [action.offer.title for action in possible(model.modalities)['image']]\n"
+        "print(json.dumps([result.text, result.distribution, sent, titles]))\n"
     )
     done = run(["-c", code], tmp_path, UNIVAL_PLUGINS=str(PLUGIN))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,10 +85,17 @@ def test_task_in_one_file(world: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "result/result.json").read_text(encoding="utf-8"))
     assert set(result["metrics"]) == {"accuracy", "mean_error"} and result["task"] == "counting"
     assert result["options"]["most_things"] == 4
-    answers = [
-        json.loads(line)["prediction"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()
-    ]
+    answers = [json.loads(line)["count"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == 12 and all(0 <= int(answer) <= 4 for answer in answers)
+    # files, Python, the service and the page know it too
+    text, shares, sent, titles = json.loads(done.stdout.splitlines()[-1])
+    [line] = (tmp_path / "one.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["count"] == text == sent["text"] and json.loads(line)["thing"] == "circles"
+    assert (
+        next(iter(shares)) == text
+        and len(shares) == 5
+        and titles == ["Describe", "Ask", "Find", "Judge", "Count"]
+    )
 
 
 @pytest.mark.parametrize(

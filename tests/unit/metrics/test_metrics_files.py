@@ -151,7 +151,7 @@ def test_bad_reference_files(tmp_path: Path) -> None:
         io.read_references(_write(tmp_path / "r.json", twice), "entailment")
     with pytest.raises(DataError, match="not score"):
         io.read_references(_write(tmp_path / "r.json", [{"id": 1, "answer": "x|!+a&&b"}]), "vqa")
-    with pytest.raises(ConfigError, match="unknown task"):
+    with pytest.raises(ConfigError, match="unknown kind"):
         io.read_references(tmp_path / "r.json", "captions")
 
 

@@ -21,7 +21,6 @@ from unival.specs.answers import one_answer
 from unival.specs.base import is_absent
 
 STARTER = Path("own_data/starter.yaml")  # below the shipped recipes
-TEXT_FIELDS = ("caption", "question", "answer", "answers", "text", "hypothesis")
 
 
 @dataclass
@@ -67,7 +66,7 @@ def convert(
                     output.text(folder / f"{name}.jsonl", _lines(rows))
         output.commit()
     if not single:
-        done.vocabulary = _vocabulary(records, folder, vocabulary_size)
+        done.vocabulary = _vocabulary(request.spec, records, folder, vocabulary_size)
         if any(f.target and f.name in records[0] for f in request.spec.fields):
             done.recipe = _recipe(request.spec, folder, done.tables)
     return done
@@ -86,13 +85,14 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _vocabulary(records: list[dict[str, Any]], folder: Path, size: int) -> Path:
+def _vocabulary(spec: TaskSpec, records: list[dict[str, Any]], folder: Path, size: int) -> Path:
     from unival.vocabulary.texts import prompt_texts, texts_of
     from unival.vocabulary.vocabulary import Vocabulary
 
     texts = list(prompt_texts())
+    columns = [field.name for field in spec.fields if field.words]
     for record in records:
-        for name in TEXT_FIELDS:
+        for name in columns:
             value = record.get(name)
             for text in value if isinstance(value, list | dict) else [value]:
                 if not is_absent(text):
@@ -130,7 +130,7 @@ def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]
     }
     for section, values in networks.get(spec.modality, {}).items():
         content[section] = {**content.get(section, {}), **values}
-    if spec.name == "matching":
+    if len(spec.modalities) > 1 and (spec.name, spec.modality) not in registered:  # no name says the modality
         content["inputs"]["modality"] = spec.modality
     path = folder / "recipe.yaml"
     write_yaml(path, content)

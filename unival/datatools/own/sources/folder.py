@@ -72,12 +72,12 @@ def read_rows(
 
 
 def read_folder(folder: Path, spec: TaskSpec, report: Report) -> Iterator[Row]:
-    """Yield one row per media file: its sub-folder's name is the caption (underscores become blanks).
+    """Yield one row per media file: its sub-folder's name is the target, such as a caption (underscores become blanks).
 
     Raises:
-        ConfigError: a task that needs more than a caption. DataError: no media in the sub-folders.
+        ConfigError: a task that needs more than that. DataError: no media in the sub-folders.
     """
-    if spec.name != "caption":
+    if spec.asked or spec.answer is None:
         raise ConfigError(
             f"{folder} has no table; task '{spec.name}' needs one with {', '.join(f.name for f in spec.fields)}"
         )
@@ -98,7 +98,9 @@ def read_folder(folder: Path, spec: TaskSpec, report: Report) -> Iterator[Row]:
         )
     for number, name in enumerate(files, 1):
         label = os.path.dirname(name).replace("_", " ")
-        yield Row({spec.modality: str(folder / name), "caption": label}, str(folder), RowNumber(number))
+        yield Row(
+            {spec.modality: str(folder / name), spec.answer.name: label}, str(folder), RowNumber(number)
+        )
 
 
 def _columns(

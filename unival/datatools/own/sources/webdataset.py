@@ -33,8 +33,8 @@ def read_tars(archives: Sequence[Path], spec: TaskSpec, report: Report) -> Itera
     """Yield the samples of archives; media stay where they are, as ``archive.tar/member``.
 
     Fields come from the sample's ``.json`` (keys named as the task's fields, or as people usually name them), else
-    its text file is the caption. Of several media in one sample the first is taken; files that belong to no
-    sample with a medium, and hidden ones, are counted.
+    its text file is the target where the task asks nothing. Of several media in one sample the first is taken; files
+    that belong to no sample with a medium, and hidden ones, are counted.
 
     Raises:
         DataError: an archive without any sample of the modality.
@@ -115,8 +115,8 @@ def _values(archive: Path, key: str, sample: _Sample, spec: TaskSpec) -> dict[st
             if name is not None and item.name not in values and content[name] not in values.values():
                 values[item.name] = content[name]
     text = next((sample.texts[ending] for ending in TEXTS if ending in sample.texts), None)
-    if text is not None and spec.name == "caption" and "caption" not in values:
-        values["caption"] = _text(archive, text).strip()
+    if text is not None and not spec.asked and spec.answer is not None and spec.answer.name not in values:
+        values[spec.answer.name] = _text(archive, text).strip()
     return values
 
 
