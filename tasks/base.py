@@ -70,6 +70,7 @@ class UnivalTask(LegacyFairseqTask):
         self.updates: Any = lambda: 0  # made so far
         self.lineage: list[str] = []  # hashes of the checkpoints that the weights descend from, oldest first
         self.untrained: list[str] = []  # modalities whose networks are built, random, and used by no row
+        self.losses: list[tuple[torch.Tensor, Any]] = []  # of an update's batches, with their divisors
         self._validating = False
         self._trained = False
 
@@ -294,6 +295,7 @@ class UnivalTask(LegacyFairseqTask):
                 loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
             elif not counts:
                 loss, sample_size, logging_output = loss * 0, 0, criterion.empty_log()
+            self.losses.append((loss.detach(), sample_size))
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
         return loss, sample_size, logging_output

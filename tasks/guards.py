@@ -1,10 +1,8 @@
-"""Looks at a run from outside: numbers that no longer change, and updates that jump."""
+"""Looks at a run from outside: numbers that no longer change, and such that are none."""
 
 from __future__ import annotations
 
 import logging
-import statistics
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +11,6 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 50  # gradient norms that the next one is compared with
-_ENOUGH = 10  # of them before a jump can be told
 _ROWS = 8  # validation rows of which equal answers say something
 
 
@@ -57,24 +53,6 @@ class Stagnation:
         if what not in self._said:
             self._said.add(what)
             logger.warning(text)
-
-
-class Spikes:
-    """Tells an update whose gradient norm is ``factor`` times the median of the last ones; 0: never.
-
-    Its state belongs into the checkpoint, so that a run that goes on decides as an uninterrupted one.
-    """
-
-    def __init__(self, factor: float) -> None:
-        self.factor = factor
-        self.norms: deque[float] = deque(maxlen=_WINDOW)
-
-    def is_one(self, norm: float) -> bool:
-        """Whether an update with this norm is one; else the norm is remembered."""
-        if self.factor and len(self.norms) >= _ENOUGH and norm > self.factor * statistics.median(self.norms):
-            return True
-        self.norms.append(norm)
-        return False
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any
 
 from unival.errors import ConfigError
 from unival.launch.preflight import PREFLIGHT
+from unival.tasks.spikes import ACTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,16 @@ class TaskOptions:
     max_nonfinite: int = _option(
         10, "stop training after this many updates with a non-finite loss or gradient"
     )
-    skip_spikes: float = _option(
-        0.0, "leave out an update whose gradient norm is so many times the median of the last 50; 0: none"
+    on_spike: str | None = _option(
+        None,
+        "what to do about an update whose loss or gradient norm jumps: 'skip' leaves it out, 'rollback' goes back to "
+        "a state from before and leaves out the rows read since; by default nothing",
     )
+    spike_deviations: float = _option(
+        10.0, "typical deviations above the median of the last 50 updates that make a jump"
+    )
+    max_spikes: int = _option(10, "stop training after this many updates with a jump")
+    rollback_interval: int = _option(100, "updates between the states that --on-spike rollback keeps")
     stagnation: int = _option(
         200,
         "report a loss or gradient norm that is the same for so many updates, and answers that do not change; 0: never",
@@ -133,6 +141,13 @@ class TaskOptions:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 0 seconds"
                 )
+        if self.on_spike not in (None, *ACTIONS):
+            raise ConfigError(f"--on-spike '{self.on_spike}' is not one of {', '.join(ACTIONS)}")
+        if not self.spike_deviations > 0:
+            raise ConfigError(f"--spike-deviations {self.spike_deviations} must be above 0")
+        for name in ("max_spikes", "rollback_interval"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 1")
         if self.max_nonfinite < 1:
             raise ConfigError(f"--max-nonfinite {self.max_nonfinite} must be at least 1")
 

@@ -65,7 +65,7 @@ class NonFiniteGuard:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.seen = 0
+        self.seen = self.dumps = 0
         self.folder: Path | None = None  # where the first offending batches are written
 
     def loss(self, model: nn.Module, sample: Any, update: int, loss: torch.Tensor) -> None:
@@ -76,7 +76,7 @@ class NonFiniteGuard:
         """
         parts = sample if isinstance(sample, list) else [sample]
         value = float(loss.detach().float().sum())
-        self._dump(parts, update)
+        self.dump(parts, update)
         self._report(f"the loss is {value}", update, row_ids(parts), _culprit(model, parts))
 
     def gradient(self, model: nn.Module, samples: Sequence[Any], update: int) -> None:
@@ -93,12 +93,14 @@ class NonFiniteGuard:
             f"gradient of '{named[0]}' ({len(named)} in all)" if named else "the sum of all ranks' gradients"
         )
         parts = [part for sample in samples for part in (sample if isinstance(sample, list) else [sample])]
-        self._dump(parts, update)
+        self.dump(parts, update)
         self._report("the gradient is not finite", update, row_ids(parts), where)
 
-    def _dump(self, parts: Sequence[Any], update: int) -> None:
-        if self.folder is None or self.seen >= _DUMPS:
+    def dump(self, parts: Sequence[Any], update: int) -> None:
+        """Write some batches to look at, of the first bad updates."""
+        if self.folder is None or self.dumps >= _DUMPS:
             return
+        self.dumps += 1
         path = self.folder / f"offending_update{update + 1}_rank{os.environ.get('RANK', '0')}.pt"
         try:
             with replacing(path) as part:

@@ -28,11 +28,12 @@ from unival.models.ema import WeightAverage
 from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
 from unival.tasks.files import LAST, check_room, write_checkpoint
-from unival.tasks.guards import Spikes, not_finite
+from unival.tasks.guards import not_finite
 from unival.tasks.parameters import choose_backend, report_gradients
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
+from unival.tasks.spikes import SPIKES, Undo, masters
 from unival.tasks.validation import FALLING
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class UnivalTrainer(Trainer):
         self._total = total
         self._iterator: Any = None
         self._any_rank_stops = False
-        self._spikes = Spikes(task.cfg.skip_spikes)
+        self._undo = Undo(self, task)
         self._stagnation = task.stagnation
         self._reported = False
         self._batch: int | None = None  # of the update that is being made
@@ -87,7 +88,8 @@ class UnivalTrainer(Trainer):
             parameter.numel() for parameter in self.get_model().parameters() if parameter.requires_grad
         )
         masters = 3 if self.cfg.common.bf16 or self.cfg.common.fp16 else 2
-        return weights * (2 if self.cfg.ema.store_ema else 1) + 4 * trained * masters
+        states = 2 if self.task.cfg.on_spike == "rollback" else 1  # the one that it would go back to
+        return states * (weights * (2 if self.cfg.ema.store_ema else 1) + 4 * trained * masters)
 
     def _build_ema(self) -> None:
         if self.cfg.ema.store_ema:
@@ -99,9 +101,9 @@ class UnivalTrainer(Trainer):
         """fairseq's state, and in reduced precision the float32 weights, so that a resumed run is exact."""
         state = super().state_dict()
         state["extra_state"]["patience"] = patience_state()
-        state["extra_state"]["gradient_norms"] = list(self._spikes.norms)
+        state["extra_state"]["spikes"] = self._undo.state()
         if isinstance(self.optimizer, _FP16OptimizerMixin):
-            state["extra_state"]["master_weights"] = [m.data for m in _masters(self.optimizer)]
+            state["extra_state"]["master_weights"] = [m.data for m in masters(self.optimizer)]
         return state
 
     def save_checkpoint(self, filename: str, extra_state: dict[str, Any]) -> Any:
@@ -264,10 +266,9 @@ class UnivalTrainer(Trainer):
 
         self.task.load_state_dict(read_header(filename)["task_state"])
         restore_patience(extra.pop("patience", None) if not kwargs.get("reset_meters") else None)
-        self._spikes.norms.extend(extra.pop("gradient_norms", ()))
-        masters = extra.pop("master_weights", None)
-        if masters is not None and not reset_optimizer and isinstance(self.optimizer, _FP16OptimizerMixin):
-            for own, saved in zip(_masters(self.optimizer), masters, strict=True):
+        copies = extra.pop("master_weights", None)
+        if copies is not None and not reset_optimizer and isinstance(self.optimizer, _FP16OptimizerMixin):
+            for own, saved in zip(masters(self.optimizer), copies, strict=True):
                 own.data.copy_(saved)
         if store_ema:
             averaged = None if reset_optimizer else extra.get("ema")
@@ -275,6 +276,9 @@ class UnivalTrainer(Trainer):
             self.ema.update_freq_counter = self.get_num_updates() % self.cfg.ema.ema_update_freq
             if self.cfg.ema.ema_fp32:
                 self.ema.build_fp32_params(None if reset_optimizer else extra.get("ema_fp32_params"))
+        spikes = extra.pop("spikes", None)
+        if spikes is not None and not reset_optimizer:
+            self._undo.restore(spikes)
         return extra
 
     # steps
@@ -336,16 +340,12 @@ class UnivalTrainer(Trainer):
         if not torch.isfinite(norm).all():
             self.task.guard.gradient(self.get_model(), self._samples, self.get_num_updates())
             norm = torch.zeros_like(norm)
-        elif self._spikes.is_one(float(norm)) if self._spikes.factor else False:
-            logger.warning(
-                f"update {self.get_num_updates() + 1} is left out: its gradient norm is {float(norm):.4g}, more than "
-                f"{self._spikes.factor:g} times the median of the last ones (--skip-spikes)"
-            )
+        elif self._undo.jumps(norm):
             norm = torch.zeros_like(norm)
         if not norm.any():
             self.zero_grad()
             if isinstance(self.optimizer, _FP16OptimizerMixin) and not self.optimizer.has_flat_params:
-                for master in _masters(self.optimizer):
+                for master in masters(self.optimizer):
                     master.grad = None
         self._gradient_norm = norm
         return norm
@@ -367,12 +367,14 @@ class UnivalTrainer(Trainer):
             self._stop_if_asked()
 
     def _aggregate_logging_outputs(self, logging_outputs: Any, *sums: Any, ignore: bool = False) -> Any:
-        """Add to the statistics that ranks exchange whether one of them was asked to stop."""
+        """Add to the statistics that ranks exchange whether one of them was asked to stop, and their loss."""
         outputs, summed = super()._aggregate_logging_outputs(
-            logging_outputs, *sums, float(REQUEST.made), ignore=ignore
+            logging_outputs, *sums, *self._undo.loss(), float(REQUEST.made), ignore=ignore
         )
-        self._any_rank_stops = bool(summed[-1])
-        return outputs, summed[:-1]
+        *summed, total, size, stops = summed
+        self._undo.summed = float(total), float(size)
+        self._any_rank_stops = bool(stops)
+        return outputs, summed
 
     def _stop_if_asked(self) -> None:
         """Save and leave when SIGUSR1 or SIGTERM came to any rank; all ranks do so after the same update.
@@ -406,10 +408,12 @@ class UnivalTrainer(Trainer):
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
         REQUEST.at_once = False  # from here on there is something to save
         self._samples, self._batch = samples, 0
+        self._undo.begin()
         try:
             output = super().train_step(samples, raise_oom)
         finally:
             self._batch = None
+        self._undo.end([part for sample in samples for part in _batches(sample)])
         update = self.get_num_updates()
         if output is not None and update % self.cfg.common.log_interval == 0:
             names = ("loss", "nll_loss", "loss_v1", "loss_v2", "reward", "reward_std")
@@ -433,20 +437,25 @@ class UnivalTrainer(Trainer):
 
     def _trim_log(self) -> None:
         """Drop records of updates that this run will do (again)."""
-        if not self.is_data_parallel_master or not self._log_path.is_file():
-            return
-        done = self.get_num_updates()
-        kept = []
-        for line in self._log_path.read_text(encoding="utf-8").splitlines():
-            try:
-                keep = json.loads(line)["update"] <= done
-            except (ValueError, KeyError):  # the last line of a killed run
-                keep = False
-            if keep and done:
-                kept.append(line + "\n")
-        part = self._log_path.with_suffix(".part")
-        part.write_text("".join(kept), encoding="utf-8")
-        part.replace(self._log_path)
+        if self.is_data_parallel_master:
+            for path in (self._log_path, self._log_path.with_name(SPIKES)):
+                _trim(path, self.get_num_updates())
+
+
+def _trim(path: Path, done: int) -> None:
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            keep = json.loads(line)["update"] <= done
+        except (ValueError, KeyError):  # the last line of a killed run
+            keep = False
+        if keep and done:
+            kept.append(line + "\n")
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)
 
 
 def _check_start(cfg: Any, task: Any) -> None:
@@ -514,11 +523,6 @@ def _kept(cfg: Any) -> int:
     options = cfg.checkpoint
     best = 0 if cfg.dataset.disable_validation else max(1, options.keep_best_checkpoints)
     return 1 + best + max(0, options.keep_last_epochs) + max(0, options.keep_interval_updates)
-
-
-def _masters(optimizer: Any) -> list[torch.Tensor]:
-    masters = optimizer.fp32_params
-    return list(masters.values()) if isinstance(masters, dict) else list(masters)
 
 
 def _batches(sample: Any) -> list[Any]:

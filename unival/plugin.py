@@ -35,6 +35,7 @@ import unival.tasks.preflight
 import unival.tasks.pretrain
 import unival.tasks.safety
 import unival.tasks.schedule
+import unival.tasks.spikes
 import unival.tasks.tracking
 import unival.tasks.trainer
 import unival.tasks.validation
