@@ -30,7 +30,7 @@ from unival.tables import Table, absent_files, open_table
 from unival.tasks.guards import Stagnation
 from unival.tasks.keeping import Keeping, keeping
 from unival.tasks.options import TaskOptions
-from unival.tasks.safety import BrokenMedia, NonFiniteGuard, row_ids, unwrap
+from unival.tasks.safety import BrokenMedia, NonFiniteGuard, row_ids, run_forward, unwrap
 from unival.tasks.tracking import keep_sheet
 from unival.tasks.validation import FALLING, Validation
 from unival.vocabulary.vocabulary import Vocabulary
@@ -288,7 +288,7 @@ class UnivalTask(LegacyFairseqTask):
         else:
             forward = torch.autograd.profiler.record_function("forward")
             with forward, keeping(self.keeping, unwrap(model), sample):
-                loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
+                loss, sample_size, logging_output = run_forward(criterion, model, sample, update_num)
             if not torch.isfinite(loss.detach()).all():
                 if counts:
                     self.guard.loss(model, sample, update_num, loss)

@@ -13,6 +13,7 @@ from torch import nn
 
 from unival.core.files import replacing
 from unival.errors import DataError, UnivalError
+from unival.modeling.freezing import BATCH_NORMS
 from unival.tasks.guards import plain
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,29 @@ class NonFiniteGuard:
                 f"{message}. Stopped after {self.seen} such updates (--max-nonfinite {self.limit}); "
                 "lower --lr, check the rows, or train in float32."
             )
+
+
+def run_forward(
+    criterion: Any, model: nn.Module, sample: Any, update: int
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Run a criterion on a batch of training.
+
+    BatchNorm has no variance where a batch leaves it one number a channel: one row, such as the last of an epoch, whose
+    features are 1 x 1. Such a batch is normalised by the running statistics, which stay as they are.
+    """
+    try:
+        return criterion(model, sample, update_num=update)  # type: ignore[no-any-return]
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        return criterion(model, sample, update_num=update)  # type: ignore[no-any-return]
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def unwrap(model: nn.Module) -> nn.Module:

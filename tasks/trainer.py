@@ -350,6 +350,13 @@ class UnivalTrainer(Trainer):
         self._gradient_norm = norm
         return norm
 
+    def lr_step(self, epoch: int, val_loss: Any = None) -> Any:
+        """After an epoch. The engine saves every ``save_interval`` of them, also when the last one is none of these."""
+        last = self.cfg.optimization.max_epoch
+        if last and epoch >= last and epoch % self.cfg.checkpoint.save_interval:
+            checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, val_loss)
+        return super().lr_step(epoch, val_loss)
+
     def get_train_iterator(self, *args: Any, **kwargs: Any) -> Any:
         with WATCHDOG.paused():  # the index of a large table may be made here
             self._iterator = super().get_train_iterator(*args, **kwargs)

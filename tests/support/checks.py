@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -29,3 +31,15 @@ def refused(run: Any, *parts: str) -> None:
     assert len(lines) == 1, run.err
     for part in parts:
         assert part in run.err, run.err
+
+
+def group_is_gone(number: int, seconds: float = 60.0) -> bool:
+    """Whether no process of a group is left, at once or within a while (Python's resource tracker ends last)."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.killpg(number, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

@@ -44,7 +44,7 @@ def _checkpoint(path: str, bpe_dir: str | None) -> int:
 
     loaded = load_checkpoint(path, bpe_dir=bpe_dir)
     files = [file for file in (path, os.path.join(path, WEIGHTS)) if os.path.isfile(file)]
-    sums = [verify(file) for file in files]
+    sums = [verify(file, anew=True) for file in files]
     state = loaded.model.state_dict()
     broken = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
     task = " ".join(str(loaded.task[name]) for name in ("modality", "name") if name in loaded.task)

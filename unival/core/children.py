@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""Processes that end with the one that started them, or by its hand alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PARENT = "UNIVAL_PARENT"  # the process that starts another one gives its own number
 _PR_SET_PDEATHSIG = 1
@@ -29,3 +31,14 @@ def follow_starter() -> None:
     parent = os.environ.pop(PARENT, "")
     if parent.isdecimal():
         end_with_parent(int(parent), signal.SIGTERM)
+
+
+@contextmanager
+def unheard_interrupts() -> Iterator[None]:
+    """Processes that are started inside never hear Ctrl-C, which a terminal sends to all of them: each would print an
+    error of its own. Who started them hears it, and ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,9 +9,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
+from unival.core.children import unheard_interrupts
 from unival.core.files import encoded, make_folder, replacing, write_text
 from unival.datatools.transcode import Compression, Job, compress
 from unival.errors import ConfigError, DataError
@@ -126,9 +127,16 @@ def _results(
                     yield run(job)
                 return
             with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-                for result in pool.map(run, list(left.values()), chunksize=4):
-                    del left[result[0]]
-                    yield result
+                with unheard_interrupts():
+                    results = pool.map(run, list(left.values()), chunksize=4)
+                try:
+                    for result in results:
+                        del left[result[0]]
+                        yield result
+                except (KeyboardInterrupt, GeneratorExit):  # here, or in who takes the results
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    _end_workers(out)
+                    raise
         except BrokenProcessPool:
             finished = [target for target in left if (out / target).exists()]
             for target in finished:
@@ -145,7 +153,9 @@ def _results(
 def _alone(job: Job, run: Callable[[Job], tuple[str, str | None]]) -> tuple[str, str | None]:
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(run, job).result()
+            with unheard_interrupts():
+                result = pool.submit(run, job)
+            return result.result()
     except BrokenProcessPool:
         return job.target, "the decoder's process died on it"
 
@@ -163,6 +173,19 @@ def _guarded(job: Job, out: Path, how: Compression) -> tuple[str, str | None]:
         return job.target, f"{error.source}: {error.reason}"
     finally:
         mark.unlink(missing_ok=True)
+
+
+def _end_workers(out: Path) -> None:
+    """End the processes of an interrupted call at once, and remove what they had begun."""
+    for worker in active_children():
+        worker.kill()
+        worker.join()
+        mark = out / f".working-{worker.pid}"
+        if mark.exists():
+            target = out / mark.read_text(encoding="utf-8")
+            for part in target.parent.glob(f".{worker.pid}-*.part.*"):
+                part.unlink()
+            mark.unlink()
 
 
 def _in_work(out: Path, keep: bool = False) -> set[str]:

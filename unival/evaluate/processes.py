@@ -14,6 +14,7 @@ from typing import Any
 
 import torch.distributed
 
+from unival.core.children import unheard_interrupts
 from unival.core.device import device_named
 from unival.errors import ConfigError
 
@@ -137,12 +138,13 @@ def start(arguments: Mapping[str, Any], count: int, devices: Sequence[str]) -> l
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
     running = []
     for shard in range(1, count):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "unival.evaluate.runner"],
-            stdin=subprocess.PIPE,
-            text=True,
-            env={**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads},
-        )
+        with unheard_interrupts():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "unival.evaluate.runner"],
+                stdin=subprocess.PIPE,
+                text=True,
+                env={**os.environ, PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads},
+            )
         assert process.stdin is not None
         own = {"shard": shard, "num_shards": count, "device": devices[shard % len(devices)]}
         json.dump({**arguments, **own}, process.stdin)
@@ -164,9 +166,9 @@ def finish(running: Sequence[subprocess.Popen[str]]) -> None:
 def stop(running: Iterable[subprocess.Popen[str]]) -> None:
     """End the started shards; for the way out after an error."""
     for process in running:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        process.terminate()
+    for process in running:
+        process.wait()
 
 
 def while_parent_lives(batches: Iterable[Any]) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from unival.core.command import INTERRUPTED, report_failure
+from unival.core.command import report_failure
 from unival.errors import ConfigError
 from unival.evaluate import processes
 from unival.evaluate.prepare import Prepared, prepare
@@ -81,10 +81,10 @@ def predict(request: Request) -> Prepared | None:
     running = processes.start(asdict(ours), several, available)
     try:
         prepared.evaluation.predict(_progress(quiet=bool(request.shard)))
+        processes.finish(running)
     except BaseException:
         processes.stop(running)
         raise
-    processes.finish(running)
     if size > 1:
         processes.wait()
         processes.leave()
@@ -95,8 +95,6 @@ def share() -> int:
     """Predict one share, in a process that :func:`predict` started with its request on standard input."""
     try:
         predict(Request(**json.load(sys.stdin)))
-    except KeyboardInterrupt:
-        return INTERRUPTED  # the first process says so
     except Exception as error:
         return report_failure(error)
     return 0

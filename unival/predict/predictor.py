@@ -340,6 +340,7 @@ class Predictor:
         if n_best > beams and "beam" not in decoding:
             settings["beam"] = n_best
         made = Inference(what.spec, what.options, self.loaded.vocabulary, settings, what.mode)
+        _enough(made, n_best)
         with self._lock:
             if len(self._decoders) >= KEPT:
                 self._decoders.pop(next(iter(self._decoders)))
@@ -357,6 +358,17 @@ def _count(name: str, value: Any, most: int | None = None) -> None:
         raise ConfigError(f"{name} is {value!r}: a whole number of at least 1 is needed")
     if most is not None and int(value) > most:
         raise ConfigError(f"{name} is {value}: at most {most} outputs are kept")
+
+
+def _enough(decoder: Inference, n_best: int) -> None:
+    """Raise ConfigError for more outputs than a search can give."""
+    settings = decoder.settings
+    rounds = decoder.options.sampling_times if settings.sampling else 1
+    if decoder.mode != "allcand" and n_best > settings.beam * rounds:
+        raise ConfigError(
+            f"n_best {n_best} is above the {settings.beam * rounds} outputs of a search with beam {settings.beam}: "
+            "give a larger beam, or none"
+        )
 
 
 def _result(prediction: Any, modality: str, medium: Any, n_best: int, closed: bool) -> Result:

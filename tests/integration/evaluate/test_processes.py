@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.checks import group_is_gone
 from tests.support.evaluate_models import unival
 from tests.support.forks import ROOT, forks
 from unival.cli import main
@@ -117,6 +118,33 @@ def test_killed_at_60_percent_the_rest_alone_is_predicted(
     assert outcome(tmp_path) == one
     assert all(path.read_bytes().startswith(content) for path, content in before.items())
     assert lines(tmp_path) == 101 and predicted >= 60
+
+
+def test_ctrl_c_ends_all_with_one_line_and_keeps_what_is_predicted(
+    one: Run, checkpoint: Path, world: Path, tmp_path: Path
+) -> None:
+    """Shards printed tracebacks of their own; once the first process waited for them, they went on alone."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "unival", *words(checkpoint, world, tmp_path / "out", "--processes", 2)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while lines(tmp_path / "out") < 8:
+        assert running.poll() is None, "it ended before it could be interrupted"
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    _, errors = running.communicate(timeout=120)
+    said = [line for line in errors.splitlines() if "Warning" not in line and "warn" not in line]
+    assert running.returncode == 130 and said[-1] == "interrupted", errors
+    assert "Traceback" not in errors and "error" not in errors
+    assert group_is_gone(running.pid)
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"parts", "run.json"} and 8 <= lines(tmp_path / "out") < 101
+    done = unival(*words(checkpoint, world, tmp_path / "out"))
+    assert done.returncode == 0 and outcome(tmp_path / "out") == one
 
 
 def test_shards_without_a_launcher_and_a_last_run_that_merges(

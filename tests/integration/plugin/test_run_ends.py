@@ -57,3 +57,21 @@ def test_parameters_that_do_not_train_are_named(train, tables):
 def test_names_are_grouped():
     among = ["a.b.x", "a.b.y", "a.c", "d.x", "d.y", "e"]
     assert grouped(["a.b.x", "a.b.y", "d.x", "e"], among) == "a.b.* (2 tensors), d.x, e"
+
+
+def test_the_last_epoch_is_saved_whatever_the_interval(train, tables):
+    """Nothing was: the engine saves every third epoch, and a run of one ended without a checkpoint."""
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    run = train("caption", data, "--max-epoch=1", "--save-interval=3", "--disable-validation").ok()
+    assert (run.folder / "checkpoint_last.pt").is_file()
+    again = train("caption", data, "--max-epoch=1", "--save-interval=3", "--disable-validation").ok()
+    assert "this run is finished (all 1 epochs" in again.out
+
+
+def test_a_last_batch_of_one_row_whose_features_are_one_number(train, tables, tmp_path):
+    """It ended in a traceback of BatchNorm."""
+    table = tmp_path / "nine.tsv"
+    table.write_text("".join((tables / "caption_train.tsv").read_text().splitlines(keepends=True)[:9]))
+    data = [table, tables / "caption_val.tsv"]
+    options = ("--patch-image-size=16", "--max-epoch=1", "--disable-validation", "--no-save")
+    assert len(train("caption", data, *options).ok().losses()) == 2

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.checks import group_is_gone
 from unival.cli import main
 from unival.datatools.compress import compress_all, folder_jobs
 from unival.datatools.transcode import Compression, Job
@@ -190,6 +191,29 @@ def test_a_process_that_dies_costs_no_other_file(tmp_path):
     thread.join()
     assert killed and result == [(6, 0, {})]
     assert streams(tmp_path / "out" / "long.mp4")["frames"] == 120
+
+
+def test_ctrl_c_ends_at_once_with_one_line(tmp_path):
+    """Every process printed a traceback, and the first one waited for the files in work."""
+    for name in ("a", "long", "other"):
+        seconds = 0.5 if name == "a" else 120.0
+        movie(tmp_path / "in" / f"{name}.mp4", seconds, (320, 240), sound=False)
+    out = tmp_path / "out"
+    words = ["-m", "unival", "data", "compress", tmp_path / "in", out, "--processes", "2", "--side", "224"]
+    running = subprocess.Popen(
+        [sys.executable, *map(str, words)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    # the first four files are the work of one process: a is done, one of the others in work
+    while not ((out / "a.mp4").exists() and list(out.glob(".working-*"))):
+        assert running.poll() is None, "it ended before it could be interrupted"
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    _, errors = running.communicate(timeout=120)
+    assert (running.returncode, errors.splitlines()) == (130, ["interrupted"])
+    assert sorted(path.name for path in out.iterdir()) == ["a.mp4", "compress.json"]
+    assert group_is_gone(running.pid)
+    jobs = folder_jobs(tmp_path / "in", Compression(side=224))
+    assert sum((out / job.target).exists() for job in jobs) == 1  # the same command goes on with two
 
 
 def test_settings_are_checked(tmp_path, capsys):

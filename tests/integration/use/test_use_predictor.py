@@ -332,6 +332,10 @@ ODD = {
     "number, not finite": (lambda p, a: p.caption(a, lenpen=math.inf), "lenpen inf"),
     "n_best, a fraction": (lambda p, a: p.caption(a, n_best=1.5), "n_best is 1.5"),
     "n_best, a text": (lambda p, a: p.answer(a, "q?", ["a"], n_best="2"), "n_best is '2'"),
+    "n_best above an explicit beam": (
+        lambda p, a: p.caption(a, n_best=3, beam=2),
+        "n_best 3 is above the 2 outputs of a search with beam 2",
+    ),
     "n_best, a million": (lambda p, a: p.caption(a, n_best=10**6), "at most 1000"),
     "mode, a list": (lambda p, a: p.answer(a, "q?", mode=["rank"]), "mode is"),
     "mode, a number": (lambda p, a: p.answer(a, "q?", mode=5), "mode is 5"),
