@@ -353,7 +353,10 @@ class UnivalTrainer(Trainer):
     def lr_step(self, epoch: int, val_loss: Any = None) -> Any:
         """After an epoch. The engine saves every ``save_interval`` of them, also when the last one is none of these."""
         last = self.cfg.optimization.max_epoch
-        if last and epoch >= last and epoch % self.cfg.checkpoint.save_interval:
+        begun = (
+            self._iterator is not None and self._iterator._cur_epoch_itr is not None
+        )  # a start comes here too
+        if begun and last and epoch >= last and epoch % self.cfg.checkpoint.save_interval:
             checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, val_loss)
         return super().lr_step(epoch, val_loss)
 
