@@ -279,7 +279,6 @@ class UnivalTask(LegacyFairseqTask):
         A batch without a readable row and a non-finite loss give a zero gradient; both are counted
         and stop the run above their limits.
         """
-        model.train()
         counts = not (ignore_grad or self.dummy)
         if counts:
             self.broken.count(sample)

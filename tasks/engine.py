@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import fairseq.checkpoint_utils
 import fairseq.models.distributed_fairseq_model
+import fairseq.optim
 import fairseq_cli.train
 
 from unival.models.parallel import DataParallel, LegacyDataParallel
 from unival.tasks import tracking
 from unival.tasks.files import AtomicFiles
+from unival.tasks.optimizer import FairseqAdam, FP16Optimizer
 from unival.tasks.trainer import UnivalTrainer
 
 # The engine has no option for these classes and functions; it looks the names up at call time: place -> name -> ours.
 REPLACED = {
     fairseq_cli.train: {"Trainer": UnivalTrainer, "progress_bar": tracking},
     fairseq.checkpoint_utils: {"PathManager": AtomicFiles},
+    fairseq.optim: {"FP16Optimizer": FP16Optimizer},
     fairseq.models.distributed_fairseq_model: {
         "DistributedDataParallel": DataParallel,
         "LegacyDistributedDataParallel": LegacyDataParallel,
     },
 }
+
+# The same in the engine's registry of optimizers.
+OPTIMIZERS = {"adam": FairseqAdam}
 
 # Names that are called, overridden or read, with who does it.
 RELIED_ON = {
@@ -42,6 +48,13 @@ RELIED_ON = {
         "fairseq.checkpoint_utils.save_checkpoint",
         "fairseq.optim.fp16_optimizer._FP16OptimizerMixin.has_flat_params",
     ),
+    "tasks/optimizer.py": (
+        "fairseq.optim.MemoryEfficientFP16Optimizer",
+        "fairseq.optim.adam.FairseqAdam",
+        "fairseq.optim.fp16_optimizer.FP16Optimizer",
+        "torch._fused_adamw_",
+    ),
+    "tasks/engine.py": ("fairseq.optim.OPTIMIZER_REGISTRY",),
     "tasks/ending.py": ("fairseq_cli.train.should_stop_early",),
     "tasks/continuing.py": ("fairseq.data.iterators.GroupedIterator",),
     "data/iterator.py": (
@@ -68,3 +81,4 @@ def install() -> None:
     for module, names in REPLACED.items():
         for name, ours in names.items():
             setattr(module, name, ours)
+    fairseq.optim.OPTIMIZER_REGISTRY.update(OPTIMIZERS)

@@ -29,6 +29,7 @@ from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
 from unival.tasks.files import LAST, check_room, write_checkpoint
 from unival.tasks.guards import not_finite
+from unival.tasks.optimizer import restore_masters, saved_masters
 from unival.tasks.parameters import choose_backend, report_gradients
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
@@ -102,8 +103,9 @@ class UnivalTrainer(Trainer):
         state = super().state_dict()
         state["extra_state"]["patience"] = patience_state()
         state["extra_state"]["spikes"] = self._undo.state()
-        if isinstance(self.optimizer, _FP16OptimizerMixin):
-            state["extra_state"]["master_weights"] = [m.data for m in masters(self.optimizer)]
+        copies = saved_masters(self.optimizer)
+        if copies is not None:
+            state["extra_state"]["master_weights"] = copies
         return state
 
     def save_checkpoint(self, filename: str, extra_state: dict[str, Any]) -> Any:
@@ -267,9 +269,8 @@ class UnivalTrainer(Trainer):
         self.task.load_state_dict(read_header(filename)["task_state"])
         restore_patience(extra.pop("patience", None) if not kwargs.get("reset_meters") else None)
         copies = extra.pop("master_weights", None)
-        if copies is not None and not reset_optimizer and isinstance(self.optimizer, _FP16OptimizerMixin):
-            for own, saved in zip(masters(self.optimizer), copies, strict=True):
-                own.data.copy_(saved)
+        if copies is not None and not reset_optimizer:
+            restore_masters(self.optimizer, copies)
         if store_ema:
             averaged = None if reset_optimizer else extra.get("ema")
             self.ema.restore(averaged or self.get_model().state_dict(), build_fp32_params=False)

@@ -42,10 +42,10 @@ def read_audio(
 
 def finished(name: str, samples: np.ndarray, found: int, rate: int) -> np.ndarray:
     """Return float32 samples (n,) of the rate ``found`` at ``rate``, those that are not finite as 0."""
-    finite = np.isfinite(samples)
-    if not finite.any():
-        raise MediaError(name, "no sample is a finite number")
-    if not finite.all():
+    if not _all_finite(samples):
+        finite = np.isfinite(samples)
+        if not finite.any():
+            raise MediaError(name, "no sample is a finite number")
         samples = np.where(finite, samples, np.float32(0))
     if found != rate:
         samples = _resampled(samples, found, rate)
@@ -57,7 +57,14 @@ def _resampled(samples: np.ndarray, found: int, rate: int) -> np.ndarray:
 
     wanted = max(1, -(-len(samples) * rate // found))
     out = soxr.resample(samples, found, rate, quality="HQ")[:wanted]
-    return np.nan_to_num(np.pad(out, (0, wanted - len(out))))
+    out = np.pad(out, (0, wanted - len(out))) if len(out) < wanted else out
+    return out if _all_finite(out) else np.nan_to_num(out)
+
+
+def _all_finite(samples: np.ndarray) -> bool:
+    """Whether no sample is infinite or no number; False too where only their sum is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(samples.sum()))
 
 
 def _decode(opened: Opened, limits: Limits) -> tuple[np.ndarray, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -74,15 +74,22 @@ def packets(opened: Opened, container: Any, stream: Any, limit: int | None = Non
         yield packet
 
 
-def decoded(opened: Opened, container: Any, stream: Any, limit: int | None = None) -> Iterator[Any]:
+def decoded(
+    opened: Opened,
+    container: Any,
+    stream: Any,
+    limit: int | None = None,
+    read: Iterable[Any] | None = None,
+) -> Iterator[Any]:
     """The stream's frames in presentation order, leaving out packets that do not decode.
 
+    ``read``: all packets of the stream, where they have been read before.
     Raises MediaError when nothing decodes, naming the decoder's first complaint.
     """
     failure = pyav().error.FFmpegError
     first: Exception | None = None
     bad = good = 0
-    for packet in packets(opened, container, stream, limit):
+    for packet in packets(opened, container, stream, limit) if read is None else read:
         try:
             frames = packet.decode()
         except failure as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -53,8 +54,8 @@ def image_eval(
     """
     image = _rgb(image)
     if resize:
-        return _normalised(F.pil_to_tensor(_resized(image, size, size)), mean, std)
-    return _normalised(F.center_crop(F.pil_to_tensor(image), [size, size]), mean, std)
+        return _normalised(np.asarray(_resized(image, size, size)), mean, std)
+    return _normalised(_pixels(F.center_crop(F.pil_to_tensor(image), [size, size])), mean, std)
 
 
 def image_train(
@@ -79,7 +80,7 @@ def image_train(
     rng = needed(rng)
     scaled = _random_short_side(_rgb(image), size, top_scale, rng)
     pixels = F.center_crop(F.pil_to_tensor(scaled), [size, size])
-    return _normalised(rand_augment(pixels, rng), mean, std)
+    return _normalised(_pixels(rand_augment(pixels, rng)), mean, std)
 
 
 def grounding_eval(
@@ -137,7 +138,7 @@ def grounding_train(
     window = scaled.crop((left, top, left + size, top + size))
     inside = [min(max(v, 0.0), float(size)) for v in (x0 - left, y0 - top, x1 - left, y1 - top)]
     return Grounded(
-        _normalised(F.pil_to_tensor(window), mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio
+        _normalised(np.asarray(window), mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio
     )
 
 
@@ -212,8 +213,30 @@ def _random_short_side(
     return _resized(image, min(int(short * width / height), cap), short)
 
 
-def _normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    return F.normalize(pixels.to(torch.float32).div(255), list(mean), list(std))
+def _pixels(image: Tensor) -> np.ndarray:
+    """(3, h, w) -> (h, w, 3)."""
+    return image.permute(1, 2, 0).numpy()
+
+
+def _normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (h, w, 3) -> float32 (3, h, w)."""
+    return normalised(np.moveaxis(pixels, 2, 0), mean, std)
+
+
+def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (3, ...) -> float32 (3, ...), contiguous: each of the 256 values is normalised once."""
+    values = _normalised_values(tuple(mean), tuple(std))
+    out = np.empty(pixels.shape, dtype=np.float32)
+    for channel, levels in enumerate(values):
+        np.take(levels, pixels[channel], out=out[channel], mode="clip")
+    return torch.from_numpy(out)
+
+
+@lru_cache(maxsize=8)
+def _normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What each of the 256 values of a pixel becomes in each channel, float32 (3, 256)."""
+    levels = torch.arange(256, dtype=torch.float32).div(255).expand(3, 1, 256)
+    return F.normalize(levels, list(mean), list(std))[:, 0].numpy()
 
 
 def _scale_box(box: Sequence[float], ratio: tuple[float, float]) -> Box:

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from unival.core.seeding import torch_seeded
 from unival.media.arguments import needed, one_of
-from unival.media.transforms_image import HALF
+from unival.media.transforms_image import HALF, normalised
 
 FRAME_RESIZE = ("none", "short_side", "square")
 ORDERS = ("finetune", "pretrain")
@@ -81,5 +81,4 @@ def _channels_first(frames: np.ndarray) -> Tensor:
 
 
 def _finished(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    values = F.normalize(clip.to(torch.float32).div(255), list(mean), list(std))
-    return values.permute(1, 0, 2, 3).contiguous()
+    return normalised(clip.permute(1, 0, 2, 3).numpy(), mean, std)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 
-from unival.media.container import decoded, open_stream, packets
+from unival.media.container import decoded, open_stream, packets, pyav
 from unival.media.frames import check_sampling, frame_indices, shown_at, variable_times
 from unival.media.source import DEFAULT_LIMITS, Limits, MediaError, Opened, Source, open_source, reading
+
+_HELD = 64 * 2**20  # bytes of a file that are held between counting and decoding
 
 
 def read_video(
@@ -32,58 +37,84 @@ def read_video(
     check_sampling(num_frames, sampling, rng)
     opened = open_source(source, name)
     with reading(opened.name):
-        length, fps, times = _count(opened, limits)
-        # Packets say how many frames to expect. When fewer decode, choose again among those.
-        for _ in range(2):
+        with open_stream(opened, "video") as (container, stream):
+            length, fps, times, read = _expected(opened, container, stream, limits)
             indices = shown_at(frame_indices(num_frames, length, sampling, rng, fps), times)
-            frames, found = _pick(opened, set(indices), limits)
-            if len(frames) == len(set(indices)):
-                break
-            length, times = found, None
-        else:
-            raise MediaError(opened.name, "gives a different number of frames each time it is decoded")
+            if read is not None:
+                frames, found = _pick(opened, container, stream, set(indices), limits, read)
+        if read is None:
+            frames, found = _pick_anew(opened, set(indices), limits)
+        # Packets say how many frames to expect. When fewer decode, choose again among those.
+        if len(frames) < len(set(indices)):
+            indices = frame_indices(num_frames, found, sampling, rng, fps)
+            frames, _ = _pick_anew(opened, set(indices), limits)
+            if len(frames) < len(set(indices)):
+                raise MediaError(opened.name, "gives a different number of frames each time it is decoded")
     clip = np.stack([frames[i] for i in indices])
     if len(clip) < num_frames:
         clip = np.concatenate([clip, np.repeat(clip[-1:], num_frames - len(clip), axis=0)])
     return clip
 
 
-def _count(opened: Opened, limits: Limits) -> tuple[int, float | None, np.ndarray | None]:
+def _expected(
+    opened: Opened, container: Any, stream: Any, limits: Limits
+) -> tuple[int, float | None, np.ndarray | None, list[Any] | None]:
     """Expected number of frames (at least 1), frames a second, and where the rate varies the times at which the
-    frames appear, in mean frames from the start; without decoding."""
-    with open_stream(opened, "video") as (container, stream):
-        _check_size(opened.name, stream.codec_context.width, stream.codec_context.height, limits)
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-        found = [
-            (packet.pts, packet.duration)
-            for packet in packets(opened, container, stream, limits.video_packets)
-            if not packet.is_discard
-        ]
-        seconds = float(stream.time_base) if stream.time_base else None
+    frames appear, in mean frames from the start; without decoding. Last the packets, unless they are too large to
+    be held."""
+    _check_size(opened.name, stream.codec_context.width, stream.codec_context.height, limits)
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    found, held, size = [], [], 0
+    for packet in packets(opened, container, stream, limits.video_packets):
+        if not packet.is_discard:
+            found.append((packet.pts, packet.duration))
+        size += packet.size
+        if size <= _HELD:
+            held.append(packet)
+    seconds = float(stream.time_base) if stream.time_base else None
     times, mean = variable_times(found, seconds)
     fps = mean if times is not None else float(rate) if rate else None
-    return max(len(found), 1), fps, times
+    return max(len(found), 1), fps, times, held if size <= _HELD else None
 
 
-def _pick(opened: Opened, wanted: set[int], limits: Limits) -> tuple[dict[int, np.ndarray], int]:
+def _pick_anew(opened: Opened, wanted: set[int], limits: Limits) -> tuple[dict[int, np.ndarray], int]:
+    with open_stream(opened, "video") as (container, stream):
+        return _pick(opened, container, stream, wanted, limits)
+
+
+def _pick(
+    opened: Opened,
+    container: Any,
+    stream: Any,
+    wanted: set[int],
+    limits: Limits,
+    read: list[Any] | None = None,
+) -> tuple[dict[int, np.ndarray], int]:
     """Decode up to the last wanted frame; the wanted frames by index, and how many frames came."""
     frames: dict[int, np.ndarray] = {}
     shape: tuple[int, int] | None = None
     turns = seen = 0
     last = max(wanted)
-    with open_stream(opened, "video") as (container, stream):
-        for frame in decoded(opened, container, stream, limits.video_packets):
-            if seen in wanted:
-                _check_size(opened.name, frame.width, frame.height, limits)
-                if shape is None:
-                    shape, turns = (frame.width, frame.height), _quarter_turns(frame.rotation)
-                # A stream may change its frame size on the way; a clip has one.
-                picture = frame.reformat(width=shape[0], height=shape[1], format="rgb24").to_ndarray()
-                frames[seen] = np.ascontiguousarray(np.rot90(picture, turns))
-            seen += 1
-            if seen > last:
-                break
+    for frame in decoded(opened, container, stream, limits.video_packets, read):
+        if seen in wanted:
+            _check_size(opened.name, frame.width, frame.height, limits)
+            if shape is None:
+                shape, turns = (frame.width, frame.height), _quarter_turns(frame.rotation)
+            # A stream may change its frame size on the way; a clip has one.
+            picture = frame.reformat(
+                width=shape[0], height=shape[1], format="rgb24", **_one_thread()
+            ).to_ndarray()
+            frames[seen] = np.ascontiguousarray(np.rot90(picture, turns))
+        seen += 1
+        if seen > last:
+            break
     return frames, seen
+
+
+@cache
+def _one_thread() -> dict[str, int]:
+    """FFmpeg would start threads for the conversion of every single frame; older PyAV knows no such option."""
+    return {"threads": 1} if "threads" in (pyav().VideoFrame.reformat.__doc__ or "") else {}
 
 
 def _quarter_turns(degrees: int) -> int:

@@ -20,13 +20,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Maps (B, C, h, w) with the channels innermost in memory on a GPU, unchanged elsewhere; equal values.
+    """Maps (B, C, h, w) with the channels innermost in memory, of equal values.
 
-    The matrix units read them in that order: cuDNN would turn every map around before and after each
-    convolution, and BatchNorm of the other order is slow. Grouped 3-D convolutions gain nothing
+    Matrix units of GPUs and CPUs read them in that order: cuDNN and oneDNN would turn every map around before and
+    after each convolution, and BatchNorm of the other order is slow. Grouped 3-D convolutions gain nothing
     (docs/performance.md).
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cuda" else x
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class DropPath(nn.Module):

@@ -1,0 +1,194 @@
+"""Training steps of the base model on a CPU, in units of a network everybody has.
+
+    python benchmarks/step_units.py [--only caption video audio] [--precision float32 bfloat16] [--rounds 3]
+
+T is one forward and backward pass of timm's resnet101 as it comes: training mode, batch 2, 384 pixels, float32.
+A step is an update as the engine's trainer makes it: gradients to zero, forward, label-smoothed loss, backward,
+scaling, clipping to 1.0, Adam; 8 source and 16 target tokens, token table frozen, random weights and inputs. The video
+model also has the image network, as the released ones do. Unit and step take turns in two processes, so that what else
+the machine does falls on both; times are user CPU seconds. The columns of the reference are its measurements on two
+cores of an AMD Zen 4 by the same method (data, not run here).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+SOURCE, TARGET, VOCABULARY = 8, 16, 59457
+REFERENCE = {"caption": "1.63 T, 4.6 GB", "video": "0.81 T, 4.2 GB", "audio": "2.46 T, 5.4 GB"}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "caption": {},
+    "video": {"video_encoder_name": "all_resnext101"},
+    "audio": {"image_encoder_name": "none", "audio_encoder_name": "pann_cnn14", "hop_size": 200},
+}
+
+
+def unit() -> Callable[[], None]:
+    """One T."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    network = timm.create_model("resnet101").train()
+    pictures = torch.randn(2, 3, 384, 384)
+
+    def run() -> None:
+        network(pictures).sum().backward()
+
+    return run
+
+
+def net_input(kind: str) -> dict[str, Any]:
+    import torch
+
+    torch.manual_seed(1)
+    batch = 1 if kind == "video" else 2
+    media = {
+        "caption": lambda: {"patch_images": torch.randn(batch, 3, 384, 384)},
+        "video": lambda: {"patch_videos": torch.randn(batch, 3, 8, 224, 224)},
+        "audio": lambda: {"patch_audios": torch.randn(batch, 480_000) * 0.1},
+    }[kind]()
+    return {
+        "src_tokens": torch.randint(4, 9000, (batch, SOURCE)),
+        "src_lengths": torch.full((batch,), SOURCE),
+        "prev_output_tokens": torch.randint(4, 9000, (batch, TARGET)),
+        "patch_types": torch.full((batch,), ("caption", "video", "audio").index(kind)),
+        **media,
+    }
+
+
+def step(kind: str, precision: str) -> Callable[[], None]:
+    """An update through the engine's optimizer of that name, as its trainer builds it."""
+    import torch
+    from fairseq import optim
+    from omegaconf import OmegaConf
+
+    import unival.plugin  # noqa: F401
+    from unival import build_model
+    from unival.losses import LossOptions, label_smoothed_loss
+    from unival.modeling.joining import as_precision
+
+    torch.manual_seed(0)
+    model = build_model(
+        "unival_base",
+        VOCABULARY,
+        freeze_encoder_embedding=True,
+        freeze_decoder_embedding=True,
+        **NETWORKS[kind],
+    ).train()
+    dtype = getattr(torch, precision)
+    model = model.to(dtype)
+    adam = {"_name": "adam", "adam_betas": "(0.9, 0.999)", "adam_eps": 1e-8, "weight_decay": 0.01}
+    adam |= {"use_old_adam": False, "fp16_adam_stats": False, "tpu": False, "lr": [1e-5]}
+    half = dtype != torch.float32
+    common = {"bf16": half, "fp16_scale_window": 1, "model_parallel_size": 1}
+    cfg = OmegaConf.create({"optimizer": adam, "common": common, "optimization": {"update_freq": [1]}})
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = (
+        optim.FP16Optimizer.build_optimizer(cfg, trained)
+        if half
+        else optim.build_optimizer(cfg.optimizer, trained)
+    )
+    inputs = as_precision(net_input(kind), dtype)
+    target = inputs["prev_output_tokens"].roll(-1, 1)
+
+    def run() -> None:
+        model.train()
+        optimizer.zero_grad()
+        logits, _ = model(**inputs)
+        output = label_smoothed_loss(logits, target, LossOptions(label_smoothing=0.1))
+        del logits
+        optimizer.backward(output.loss)
+        optimizer.multiply_grads(1 / output.sample_size)
+        optimizer.clip_grad_norm(1.0)
+        optimizer.step()
+
+    return run
+
+
+def serve(pipe: Connection, threads: int, name: str, *arguments: str) -> None:
+    """Make what ``name`` says and run it once for each word from the other side; answer (user, system) seconds and the
+    peak memory in GB."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    run = {"unit": unit, "step": step}[name](*arguments)
+    run()  # buffers and kernels come into being
+    while True:
+        pipe.send(True)
+        if not pipe.recv():
+            return
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        run()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        pipe.send((after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss / 1e6))
+
+
+class Side:
+    """A process that measures one thing."""
+
+    def __init__(self, threads: int, name: str, *arguments: str) -> None:
+        self.pipe, other = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(target=serve, args=(other, threads, name, *arguments), daemon=True)
+        self.process.start()
+        other.close()
+        self.pipe.recv()
+
+    def measure(self) -> tuple[float, float, float]:
+        self.pipe.send(True)
+        figures = self.pipe.recv()
+        self.pipe.recv()
+        return figures
+
+    def end(self) -> None:
+        self.pipe.send(False)
+        self.process.join()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    yardstick = Side(args.threads, "unit")
+    print(
+        "| step | precision | T | system time | peak GB | reference (float32, Zen 4) |\n|---|---|---|---|---|---|"
+    )
+    for kind in args.only:
+        for precision in args.precision:
+            side = Side(args.threads, "step", kind, precision)
+            ratios, system, peak = [], [], 0.0
+            for _ in range(args.rounds):
+                one = yardstick.measure()[0]
+                user, kernel, peak = side.measure()
+                ratios.append(user / one)
+                system.append(kernel / one)
+            side.end()
+            cells = (
+                f"{statistics.median(ratios):.2f} T",
+                f"{statistics.median(system):.2f} T",
+                f"{peak:.2f}",
+            )
+            print(f"| {kind} | {precision} | {' | '.join(cells)} | {REFERENCE[kind]} |", flush=True)
+    one = statistics.median(yardstick.measure()[0] for _ in range(2))
+    yardstick.end()
+    print(f"\nT = {one:.2f} user seconds here, {args.threads} thread(s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
