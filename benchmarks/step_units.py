@@ -1,11 +1,12 @@
 """Training steps of the base model on a CPU, in units of a network everybody has.
 
-    python benchmarks/step_units.py [--only caption video audio] [--precision float32 bfloat16] [--rounds 3]
+    python benchmarks/step_units.py [--only caption video audio quickstart] [--precision float32 bfloat16] [--rounds 3]
 
 T is one forward and backward pass of timm's resnet101 as it comes: training mode, batch 2, 384 pixels, float32.
 A step is an update as the engine's trainer makes it: gradients to zero, forward, label-smoothed loss, backward,
 scaling, clipping to 1.0, Adam; 8 source and 16 target tokens, token table frozen, random weights and inputs. The video
-model also has the image network, as the released ones do. Unit and step take turns in two processes, so that what else
+model also has the image network, as the released ones do; "quickstart" is the small model of configs/tiny, 24 pictures
+of 64 pixels, all of it trained. Unit and step take turns in two processes, so that what else
 the machine does falls on both; times are user CPU seconds. The columns of the reference are its measurements on two
 cores of an AMD Zen 4 by the same method (data, not run here).
 """
@@ -23,11 +24,21 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 SOURCE, TARGET, VOCABULARY = 8, 16, 59457
-REFERENCE = {"caption": "1.63 T, 4.6 GB", "video": "0.81 T, 4.2 GB", "audio": "2.46 T, 5.4 GB"}
+REFERENCE = {
+    "caption": "1.63 T, 4.6 GB",
+    "video": "0.81 T, 4.2 GB",
+    "audio": "2.46 T, 5.4 GB",
+    "quickstart": "-",
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "caption": {},
     "video": {"video_encoder_name": "all_resnext101"},
     "audio": {"image_encoder_name": "none", "audio_encoder_name": "pann_cnn14", "hop_size": 200},
+    "quickstart": {"image_encoder_name": "resnet", "resnet_type": "resnet10t"}
+    | dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), 128)
+    | dict.fromkeys(("encoder_ffn_embed_dim", "decoder_ffn_embed_dim"), 512)
+    | dict.fromkeys(("encoder_layers", "decoder_layers"), 2)
+    | dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
 }
 
 
@@ -50,17 +61,18 @@ def net_input(kind: str) -> dict[str, Any]:
     import torch
 
     torch.manual_seed(1)
-    batch = 1 if kind == "video" else 2
+    batch = {"video": 1, "quickstart": 24}.get(kind, 2)
     media = {
         "caption": lambda: {"patch_images": torch.randn(batch, 3, 384, 384)},
         "video": lambda: {"patch_videos": torch.randn(batch, 3, 8, 224, 224)},
         "audio": lambda: {"patch_audios": torch.randn(batch, 480_000) * 0.1},
+        "quickstart": lambda: {"patch_images": torch.randn(batch, 3, 64, 64)},
     }[kind]()
     return {
-        "src_tokens": torch.randint(4, 9000, (batch, SOURCE)),
+        "src_tokens": torch.randint(4, 999, (batch, SOURCE)),
         "src_lengths": torch.full((batch,), SOURCE),
-        "prev_output_tokens": torch.randint(4, 9000, (batch, TARGET)),
-        "patch_types": torch.full((batch,), ("caption", "video", "audio").index(kind)),
+        "prev_output_tokens": torch.randint(4, 999, (batch, TARGET)),
+        "patch_types": torch.full((batch,), {"video": 1, "audio": 2}.get(kind, 0)),
         **media,
     }
 
@@ -75,17 +87,16 @@ def step(kind: str, precision: str) -> Callable[[], None]:
     from unival import build_model
     from unival.losses import LossOptions, label_smoothed_loss
     from unival.modeling.joining import as_precision
+    from unival.tasks.precision import batch_norm_kept
 
     torch.manual_seed(0)
-    model = build_model(
-        "unival_base",
-        VOCABULARY,
-        freeze_encoder_embedding=True,
-        freeze_decoder_embedding=True,
-        **NETWORKS[kind],
-    ).train()
+    small = kind == "quickstart"
+    frozen = dict.fromkeys(("freeze_encoder_embedding", "freeze_decoder_embedding"), not small)
+    arch, vocabulary = ("unival_tiny", 1700) if small else ("unival_base", VOCABULARY)
+    model = build_model(arch, vocabulary, **frozen, **NETWORKS[kind])
     dtype = getattr(torch, precision)
-    model = model.to(dtype)
+    with batch_norm_kept(model):
+        model.to(dtype)
     adam = {"_name": "adam", "adam_betas": "(0.9, 0.999)", "adam_eps": 1e-8, "weight_decay": 0.01}
     adam |= {"use_old_adam": False, "fp16_adam_stats": False, "tpu": False, "lr": [1e-5]}
     half = dtype != torch.float32

@@ -120,8 +120,11 @@ class Adam(torch.optim.Optimizer):
             yield from group["params"]
 
     def weights(self) -> list[Tensor]:
-        """The float32 weights of all parameters in order; a parameter itself where there is none."""
-        return [self.masters.get(parameter, parameter.detach()) for parameter in self._all()]
+        """The float32 weights of all parameters in order."""
+        return [
+            self.masters[parameter] if parameter in self.masters else parameter.detach().float()
+            for parameter in self._all()
+        ]
 
     def restore_weights(self, saved: Sequence[Tensor]) -> None:
         """Take back what :meth:`weights` gave, but for what its parameter says already."""

@@ -84,6 +84,11 @@ class TaskOptions:
     preflight_timeout: float = _option(
         PREFLIGHT, "seconds that the processes of a run wait for each other before the first step"
     )
+    precision: str | None = _option(
+        None,
+        "compute type of the training: auto (bfloat16 with float32 masters where the device has it in hardware, else "
+        "float32) or float32; left open: what --bf16 and --fp16 say",
+    )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     init_as_reference: bool = _option(
         False, "take them as the reference does: token rows by number, positions not shifted"
@@ -128,6 +133,10 @@ class TaskOptions:
                     )
         if self.init_as_reference and not self.init_from:
             raise ConfigError("--init-as-reference needs --init-from: it says how bart.base is taken")
+        if self.precision not in (None, "auto", "float32"):
+            raise ConfigError(
+                f"--precision {self.precision} is not one of auto, float32 (--bf16 and --fp16 name the others)"
+            )
         if not 0.0 <= self.max_broken_share <= 1.0:
             raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
         if self.preflight_timeout <= 0:

@@ -8,6 +8,7 @@ import pickle
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from unival.tasks.files import LAST, check_room, write_checkpoint
 from unival.tasks.guards import not_finite
 from unival.tasks.optimizer import restore_masters, saved_masters
 from unival.tasks.parameters import choose_backend, report_gradients
+from unival.tasks.precision import batch_norm_kept
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
@@ -56,7 +58,8 @@ class UnivalTrainer(Trainer):
         per_epoch, total = plan_schedule(cfg, task, divide(cfg, task))
         _choose_metric(cfg, task)
         restore_patience(None)  # an earlier run in this process may have left its own
-        super().__init__(cfg, task, model, criterion, quantizer)
+        with batch_norm_kept(model) if cfg.common.bf16 else nullcontext():
+            super().__init__(cfg, task, model, criterion, quantizer)
         if self.data_parallel_world_size > 1:
             with open_dict(cfg.checkpoint):
                 # The engine would hand the contents of the file on as a pickle, which torch refuses to read.

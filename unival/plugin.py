@@ -32,6 +32,7 @@ import unival.tasks.optimizer
 import unival.tasks.options
 import unival.tasks.parameters
 import unival.tasks.planning
+import unival.tasks.precision
 import unival.tasks.preflight
 import unival.tasks.pretrain
 import unival.tasks.safety

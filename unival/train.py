@@ -98,10 +98,13 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
     """Set what fairseq derives wrongly on current machines.
 
     * ``--bf16`` makes fairseq choose a TPU; here it means bfloat16 on the device at hand.
+    * ``--precision auto`` becomes ``--bf16`` where that is fast.
     * Under torchrun without a GPU fairseq divides by the number of GPUs; the launcher's variables
       are taken as they are and gloo is the backend.
     """
     import torch
+
+    from unival.tasks.precision import choose_precision
 
     if args.bf16 and args.tpu and "xla" not in sys.modules:
         args.tpu = False
@@ -111,6 +114,7 @@ def adapt(args: argparse.Namespace) -> argparse.Namespace:
             raise ConfigError("--fp16 needs a GPU and none is visible. Use --bf16 or leave precision out.")
         if args.distributed_backend == "nccl":
             args.distributed_backend = "gloo"
+    choose_precision(args)
     launched = all(os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     if launched and args.distributed_init_method is None:
         args.distributed_world_size = int(os.environ["WORLD_SIZE"])

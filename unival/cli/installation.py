@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import unival
 from unival import __version__
+from unival.core.device import computes_bfloat16
 from unival.core.installation import install_extra, installer
 from unival.core.paths import root
 from unival.metrics.java import JavaSettings, unavailable
@@ -94,6 +95,12 @@ def _backends() -> Iterator[Finding]:
     except ImportError:
         return
     yield Finding("threads", f"{torch.get_num_threads()} for computing, {os.cpu_count()} processors")
+    half = (
+        "in hardware: recipes with 'precision: auto' train in it"
+        if computes_bfloat16()
+        else "not in hardware"
+    )
+    yield Finding("bfloat16", half)
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(index)

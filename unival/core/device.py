@@ -28,3 +28,20 @@ def device_named(name: str | None) -> str:
         except (RuntimeError, NotImplementedError, AssertionError):
             raise ConfigError(f"device '{name}' cannot be used here; give cpu, cuda or cuda:1") from None
     return name
+
+
+def computes_bfloat16(device: str | None = None) -> bool:
+    """Whether a device multiplies in bfloat16 in hardware: a GPU since Ampere, a CPU with AVX-512 or AMX for it.
+
+    ``device``: "cpu" or "cuda"; None takes the GPU when there is one.
+    """
+    import torch
+
+    if device_named(device).startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split())
