@@ -153,13 +153,14 @@ def _import_everything() -> None:
     import soundfile  # noqa: F401
     import timm  # noqa: F401
 
-    import unival.cli.evaluate
-    import unival.predict.predictor
-    import unival.specs
-
     with contextlib.suppress(ImportError):
-        import unival.plugin  # noqa: F401
+        import open_clip  # noqa: F401
+    with contextlib.suppress(ImportError):
+        from unival.data.engine_start import convert_namespace_to_omegaconf
+        from unival.train import parse
 
+        # the first command line is read four times as slowly as the next
+        convert_namespace_to_omegaconf(parse(["-", "--task=caption", "--arch=unival_tiny"]))
     logging.getLogger().handlers.clear()  # some library made one
 
 

@@ -42,7 +42,8 @@ def image_buckets(side: int) -> Tensor:
     span = 2 * side - 1
     at = torch.arange(side)
     rows, columns = at.repeat_interleave(side), at.repeat(side)
-    grid = (rows[:, None] - rows + side - 1) * span + (columns[:, None] - columns + side - 1)
+    cell = rows * span + columns  # the difference of two is their offset, rows and columns at once
+    grid = (cell + (side - 1) * (span + 1))[:, None] - cell
     out = torch.empty(side * side + 1, side * side + 1, dtype=torch.long)
     out[1:, 1:] = grid
     special = span * span
