@@ -219,14 +219,19 @@ class UnivalTrainer(Trainer):
         if wanted is None:  # a run that is given no file at all cannot have been meant to start from one
             wanted = start is None and not any(config.network_weights(modality) for modality in NAMES)
         options = {modality: config.network_option(modality) for modality in sorted(random)}
-        task.untrained = untrained(options, task.held_modalities(), start, wanted)
+        held = dict(task.held_modalities())
+        for modality in tuple(held):  # frames of videos train the image network
+            held.setdefault(config.network_of(modality), held[modality])
+        task.untrained = untrained(options, held, start, wanted)
 
     def _start_from_weights(self, filename: str) -> None:
         from unival.checkpoint.load import read_weights
+        from unival.modeling.freezing import ADDED
         from unival.modeling.weights import load_into, modality_exceptions
 
         model = self.get_model()
-        report = load_into(model, read_weights(filename), *modality_exceptions(model), extend=True)
+        missing, unexpected = modality_exceptions(model)
+        report = load_into(model, read_weights(filename), (*missing, ADDED.pattern), unexpected, extend=True)
         self._note_ancestor(filename)
         logger.info(f"initial weights from {filename}: {report}")
         self._check_networks(report.missing, filename)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unival.checkpoint.added import save_added
 from unival.checkpoint.catalogue import local_path
 from unival.checkpoint.export import export_fairseq, export_huggingface
 from unival.checkpoint.folder import save_folder
@@ -14,7 +15,7 @@ from unival.checkpoint.load import Loaded, load_checkpoint
 from unival.errors import ConfigError, nearest
 from unival.vocabulary.prompts import check_overrides
 
-FORMATS = ("folder", "fairseq", "huggingface")
+FORMATS = ("folder", "fairseq", "huggingface", "added")
 
 
 def convert(
@@ -24,11 +25,14 @@ def convert(
     weights: str = "auto",
     bpe_dir: str | Path | None = None,
     prompts: Mapping[str, str] | None = None,
+    base: str | Path | None = None,
 ) -> tuple[Path, list[str]]:
     """Read ``source`` (file, folder or name of the catalogue) and write it as ``to``; returns (path, report lines).
 
     weights: "raw", "ema" or "auto"; bpe_dir: vocabulary of a released file; prompts: templates to keep with
-    the checkpoint instead of its own. Strict: an entry that does not fit is an error that lists them all.
+    the checkpoint instead of its own; base: what the training started from, for "added", a folder with only the
+    weights that moved. Low-rank additions are put into their matrices, but for "added". Strict: an entry that does
+    not fit is an error that lists them all.
     Raises CheckpointError and ConfigError.
     """
     if to not in FORMATS:
@@ -36,8 +40,16 @@ def convert(
     source = local_path(source)
     if Path(out).resolve() == Path(source).resolve():
         raise ConfigError(f"'{out}' is the source itself; name another output")
+    if (to == "added") != (base is not None):
+        raise ConfigError(
+            "--to added needs --base, the checkpoint that the training started from, and no other format takes it"
+        )
     check_overrides(prompts or {})
     loaded = load_checkpoint(source, weights, bpe_dir=bpe_dir).with_prompts(prompts or {})
+    if base is not None:
+        path = save_added(out, loaded, local_path(base))
+        return path, _report(loaded)
+    loaded.model.fold()
     if to == "fairseq":
         path = export_fairseq(loaded, out)
     elif to == "huggingface":

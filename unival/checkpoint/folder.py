@@ -9,11 +9,12 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.checkpoint.added import base_weights
 from unival.core.checksum import KEY, RESERVED, seal, verify
 from unival.core.files import check_folder, make_folder, writing
 from unival.core.foreign import mistaken_for
@@ -36,10 +37,11 @@ def save_folder(
     prompts: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
+    only: Collection[str] | None = None,
 ) -> Path:
     """Write config.json, model.safetensors and the vocabulary files, all or nothing.
 
-    ``extra`` joins config.json; ``files`` are further text files by name.
+    ``extra`` joins config.json; ``files`` are further text files by name; ``only``: weights to write, not all.
     Everything is written beside ``folder`` and moved into place, so a kill leaves the old one or the new one.
     """
     from safetensors.torch import save_file
@@ -58,7 +60,7 @@ def save_folder(
     }
     state = model.state_dict()
     tied = [k for k in TIED[1:] if state[k].data_ptr() == state[TIED[0]].data_ptr()]
-    names = [k for k in state if k not in tied and not COMPUTED.search(k)]
+    names = [k for k in state if k not in tied and not COMPUTED.search(k) and (only is None or k in only)]
     kept = {k: state[k].detach().cpu().contiguous() for k in names}
     with new_folder(folder) as temporary:
         save_file(kept, temporary / WEIGHTS, metadata={"format": "pt", KEY: RESERVED})
@@ -146,7 +148,7 @@ def load_folder(folder: str | Path) -> tuple[UnIVAL, Vocabulary, dict[str, Any]]
         raise CheckpointError(f"the vocabulary in '{folder}' is not the one the model was saved with")
     with Undrawn():
         model = build_from_config(config_in(meta))
-    load_into(model, state)
+    load_into(model, {**base_weights(folder, meta), **state})
     return model.eval(), vocabulary, meta
 
 

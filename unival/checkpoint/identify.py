@@ -135,7 +135,7 @@ def config_of(file: FairseqFile, state: Mapping[str, Tensor]) -> ModelConfig:
 def _config_of(file: FairseqFile, state: Mapping[str, Tensor], table: Tensor) -> ModelConfig:
     args = {**file.args, **shown_options(state)}
     for modality in ("video", "audio"):
-        if not any(k.startswith(f"encoder.embed_{modality}s.") for k in state):
+        if f"encoder.{modality}_proj.weight" not in state:
             args.pop(f"{modality}_encoder_name", None)
     stages = {k.split(".")[2] for k in state if k.startswith("encoder.embed_images.")}
     if "backbone" not in stages:

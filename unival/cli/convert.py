@@ -1,4 +1,4 @@
-"""``unival convert CHECKPOINT OUT [--to folder|fairseq|huggingface]``."""
+"""``unival convert CHECKPOINT OUT [--to folder|fairseq|huggingface|added]``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bpe-dir", help="vocabulary folder of a released file (default: bpe below UNIVAL_WEIGHTS)"
+    )
+    parser.add_argument(
+        "--base",
+        help="with --to added: the checkpoint that the training started from; only what moved is written",
     )
     parser.add_argument(
         "--prompt",
@@ -40,7 +44,13 @@ def run(args: argparse.Namespace) -> int:
     """Convert and print the report."""
     (check_file if args.to == "fairseq" else check_folder)(args.out)
     path, report = convert(
-        args.checkpoint, args.out, args.to, args.weights, args.bpe_dir, prompts=dict(args.prompt)
+        args.checkpoint,
+        args.out,
+        args.to,
+        args.weights,
+        args.bpe_dir,
+        prompts=dict(args.prompt),
+        base=args.base,
     )
     print("\n".join([*report, f"written: {path}"]))
     return 0

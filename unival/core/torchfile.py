@@ -213,7 +213,9 @@ class FairseqFile:
 def _trained(state: Mapping[str, Tensor], untrained: Sequence[str]) -> State:
     """A state without the networks that nothing has trained: a run had built them, at random, and never used them."""
     own = "|".join(
-        rf"embed_{m}s|{m}_proj|layernorm_{m}_embedding" + ("" if m == "image" else f"|embed_{m}_positions")
+        rf"embed_{m}s|{m}_proj|layernorm_{m}_embedding"
+        + ("" if m == "image" else f"|embed_{m}_positions")
+        + ("|embed_frame_positions" if m == "video" else "")
         for m in untrained
     )
     return {

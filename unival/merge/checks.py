@@ -174,13 +174,15 @@ def _modality_of(option: str) -> str | None:
     """The modality whose network an option is about; None for all others."""
     if option in ("mel_bins", "hop_size"):
         return "audio"
+    if option == "video_frame_positions":
+        return "video"
     if option in ("resnet_type", "image_backbone", "image_backbone_stride"):
         return "image"
     return next((m for m in NAMES if option in (f"{m}_encoder_name", f"layernorm_{m}_embedding")), None)
 
 
 def _has(source: Source, modality: str) -> bool:
-    return any(key.startswith(f"encoder.embed_{modality}s.") for key in source.specs)
+    return f"encoder.{modality}_proj.weight" in source.specs
 
 
 def _network(key: str) -> str:

@@ -15,10 +15,11 @@ from tempfile import mkdtemp
 import torch
 from torch import Tensor
 
+from unival.checkpoint.added import BASE
 from unival.checkpoint.folder import WEIGHTS, config_in, read_config
 from unival.checkpoint.header import Header, is_own_folder, read_file
 from unival.checkpoint.identify import config_of
-from unival.checkpoint.load import HEADS, check_size
+from unival.checkpoint.load import HEADS, check_size, load_checkpoint
 from unival.core.checksum import verify
 from unival.core.torchfile import FairseqFile
 from unival.errors import CheckpointError, ConfigError
@@ -58,15 +59,27 @@ def open_source(path: str | Path, weights: str | None, work: Path, bpe_dir: str 
     released files, which carry none. Raises CheckpointError and ConfigError.
     """
     path = Path(path)
-    return _folder(path, weights) if is_own_folder(path) else _fairseq(path, weights, work, bpe_dir)
+    return _folder(path, weights, work) if is_own_folder(path) else _fairseq(path, weights, work, bpe_dir)
 
 
-def _folder(path: Path, weights: str | None) -> Source:
+def _whole(path: Path, weights: str | None, work: Path, bpe_dir: str | None = None) -> Source:
+    """A model whose weights do not stand in its file as they are used: with a base, or with low-rank additions."""
+    loaded = load_checkpoint(path, weights or "auto", bpe_dir=bpe_dir)
+    model = loaded.model.fold()
+    state = _distinct(dict(model.state_dict()), model.config)
+    specs = {key: Spec(tuple(value.shape), value.dtype) for key, value in state.items()}
+    read = _staged(state, specs, Path(mkdtemp(dir=work)) / WEIGHTS).read
+    return Source(str(path), specs, read, model.config, loaded.vocabulary, loaded.weights, loaded.header)
+
+
+def _folder(path: Path, weights: str | None, work: Path) -> Source:
     meta = read_config(path)
     header = Header.of_config(path, meta)
     kind = str(header.weights)
     if weights is not None:
         _check_kind(path, kind, weights)
+    if BASE in meta or config_in(meta).peft.lora:
+        return _whole(path, weights, work)
     file = TensorFile(path / WEIGHTS)
     verify(path / WEIGHTS)
     return Source(str(path), file.specs, file.read, config_in(meta), header.vocabulary(), kind, header)
@@ -95,6 +108,8 @@ def _fairseq(path: Path, weights: str | None, work: Path, bpe_dir: str | None) -
         state, _ = file.weights(weights)
     config, vocabulary = config_of(file, state), header.vocabulary(bpe_dir)
     check_size(path, config.vocab_size, vocabulary)
+    if config.peft.lora:
+        return _whole(path, header.weights or weights, work, bpe_dir)
     state = _distinct(state, config)
     specs = {key: Spec(tuple(value.shape), value.dtype) for key, value in state.items()}
     if zipfile.is_zipfile(path / "pytorch_model.bin" if path.is_dir() else path):  # mapped from the file

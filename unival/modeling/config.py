@@ -108,8 +108,11 @@ class VideoConfig:
     """Video network."""
 
     video_encoder_name: str | None = _opt(
-        None, "all_resnext{14,18,26,50,101,152} (four stages), resnext{...} (three stages) or none"
+        None,
+        "all_resnext{14,18,26,50,101,152} (four stages), resnext{...} (three stages), frames (the image network on "
+        "each frame) or none",
     )
+    video_frame_positions: int = _opt(32, "most frames of a clip with video_encoder_name frames")
     video_model_path: str | None = _opt(
         None, "file with pretrained weights of the video network", saved=False
     )
@@ -164,6 +167,15 @@ class PeftConfig:
     adapter: bool = _opt(False, "bottleneck adapter after each feed-forward layer")
     adapter_type: str | None = _opt(None, "VL: separate encoder adapters for visual and text tokens", ("VL",))
     adapter_dim: int = _opt(200, "bottleneck width of the adapters")
+    lora: bool = _opt(False, "low-rank additions to matrices of the transformer")
+    lora_rank: int = _opt(8, "rank of the additions")
+    lora_alpha: float = _opt(16.0, "the additions count alpha / rank times")
+    lora_dropout: float = _opt(0.0, "dropout of what goes into the additions")
+    lora_targets: str = _opt(
+        "attention",
+        "matrices with additions: attention (q_proj, k_proj, v_proj, out_proj), feed_forward (fc1, fc2), or names of "
+        "them, separated by commas",
+    )
     encoder_prompt: bool = _opt(False, "learned prefix keys and values in the encoder")
     encoder_prompt_type: str = _opt("prefix", "kind of encoder prompt", ("prefix",))
     encoder_prompt_length: int = _opt(100, "length of the encoder prefix")
@@ -199,10 +211,15 @@ MOST_PARAMETERS = 100e9
 COUNTS = (
     *("encoder_ffn_embed_dim", "decoder_ffn_embed_dim", "max_source_positions", "max_target_positions"),
     *("token_bucket_size", "image_bucket_size", "orig_patch_image_size", "mel_bins"),
-    *("adapter_dim", "encoder_prompt_length", "decoder_prompt_length"),
+    *("video_frame_positions", "adapter_dim", "lora_rank", "encoder_prompt_length", "decoder_prompt_length"),
 )
 
-PEFT_SWITCHES = ("adapter", "encoder_prompt", "decoder_prompt")
+PEFT_SWITCHES = ("adapter", "lora", "encoder_prompt", "decoder_prompt")
+LORA_TARGETS = {
+    "attention": ("q_proj", "k_proj", "v_proj", "out_proj"),
+    "feed_forward": ("fc1", "fc2"),
+    **{name: (name,) for name in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")},
+}
 
 
 def option_fields() -> Iterator[dataclasses.Field[Any]]:
@@ -270,6 +287,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "quant_noise_pq": ((0, 0.0, None), "quantisation noise is not supported"),
 }
 
+FRAMES = "frames"  # video_encoder_name: the image network on each frame
 ALIASES = {"activation_dropout": "relu_dropout"}
 
 
@@ -410,6 +428,19 @@ class ModelConfig:
 
     def _validate_backbone(self) -> None:
         image = self.image
+        if self.network_of("video") == "image":
+            if image.image_encoder_name == "none":
+                raise ConfigError(
+                    "video_encoder_name=frames needs an image network; image_encoder_name is none"
+                )
+            own = {**vars(self.freeze), **vars(self.video)}
+            for name in ("video_model_path", "freeze_video_encoder", "freeze_resnet_video"):
+                if own[name]:
+                    raise ConfigError(
+                        f"{name} is about a network of videos alone, and video_encoder_name=frames has none; give the "
+                        "option of the image network (resnet_model_path, image_backbone_weights, freeze_image_encoder, "
+                        "freeze_resnet)"
+                    )
         if image.image_encoder_name == "timm":
             if image.image_backbone is None:
                 raise ConfigError(
@@ -426,6 +457,7 @@ class ModelConfig:
 
     def network_option(self, modality: str) -> str:
         """Return the name of the option that holds the file of a modality's pretrained network."""
+        modality = self.network_of(modality)
         if modality == "image":
             return (
                 "image_backbone_weights" if self.image.image_encoder_name == "timm" else "resnet_model_path"
@@ -434,8 +466,12 @@ class ModelConfig:
 
     def network_weights(self, modality: str) -> str | None:
         """Return the value of :meth:`network_option`."""
-        value: str | None = getattr(getattr(self, modality), self.network_option(modality))
+        value: str | None = getattr(getattr(self, self.network_of(modality)), self.network_option(modality))
         return value
+
+    def network_of(self, modality: str) -> str:
+        """Return the modality whose network a modality uses: "image" for videos with video_encoder_name frames."""
+        return "image" if modality == "video" and self.video.video_encoder_name == FRAMES else modality
 
     def _validate_training(self) -> None:
         """What trains is said once, and no option of an absent part is passed over."""
@@ -453,6 +489,14 @@ class ModelConfig:
             )
         if peft.adapter_type and not peft.adapter:
             raise ConfigError(f"adapter_type={peft.adapter_type} needs adapter")
+        for target in peft.lora_targets.split(","):
+            if target.strip() not in LORA_TARGETS:
+                known = ", ".join(LORA_TARGETS)
+                raise ConfigError(
+                    f"lora_targets has '{target.strip()}'; known: {known}.{nearest(target, LORA_TARGETS)}"
+                )
+        if peft.lora_alpha <= 0:
+            raise ConfigError(f"lora_alpha is {peft.lora_alpha}; it must be above 0")
         for side in ("encoder", "decoder"):
             if getattr(peft, f"{side}_prompt_projection") and not getattr(peft, f"{side}_prompt"):
                 raise ConfigError(f"{side}_prompt_projection needs {side}_prompt")

@@ -45,7 +45,10 @@ class Encoder(RelativeTables):
         for name, network in networks.items():
             if network is None:
                 continue
-            self.add_module(f"embed_{name}s", network)
+            if config.network_of(name) == name:
+                self.add_module(f"embed_{name}s", network)
+            else:
+                self.embed_frame_positions = nn.Embedding(config.video.video_frame_positions, width)
             self.add_module(f"{name}_proj", nn.Linear(cast(int, network.out_channels), width))
             if getattr(getattr(config, name), f"layernorm_{name}_embedding"):
                 self.add_module(f"layernorm_{name}_embedding", nn.LayerNorm(width))
@@ -73,11 +76,12 @@ class Encoder(RelativeTables):
         own = self._modules
         return front_end(
             getattr(self.config, name),
-            cast(nn.Module, own[f"embed_{name}s"]),
+            cast(nn.Module, own[f"embed_{self.config.network_of(name)}s"]),
             cast(nn.Linear, own[f"{name}_proj"]),
             cast(nn.LayerNorm | None, own.get(f"layernorm_{name}_embedding")),
             cast(nn.Embedding, own[f"embed_{name}_positions"]),
             self.config.transformer.image_bucket_size,
+            cast(nn.Embedding | None, own.get("embed_frame_positions")),
         )
 
     def train(self, mode: bool = True) -> Encoder:

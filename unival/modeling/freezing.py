@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from torch import nn
 
 from unival.core.modalities import NAMES
+from unival.modeling.config import PEFT_SWITCHES
 from unival.modeling.model import UnIVAL
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Parts of the encoder that `freeze_encoder` leaves trainable.
 OPEN = re.compile(
-    r"embed_(image|video|audio)(s|_positions)\.|(image|video|audio)_proj\.|layernorm_(image|video|audio)_"
+    r"embed_(image|video|audio)(s|_positions)\.|embed_frame_positions\.|(image|video|audio)_proj\.|layernorm_(image|video|audio)_"
 )
 BITFIT = re.compile(r"^(encoder|decoder)\.(layers\.\d+\.(\w+_layer_norm|fc[12])|layer_norm)\.bias$")
 LINEAR = re.compile(r"^encoder\.(image|video|audio)_proj\.")
-ADDED = re.compile(r"(^|\.)(adapter|prefix)\.")
+ADDED = re.compile(r"(^|\.)(adapter|prefix)\.|\.lora_[ab]$")
 # The front end of sound is computed; the classifier of the image network is in the file formats only.
 FIXED = re.compile(r"spectrogram_extractor|logmel_extractor|embed_images\.fc\.")
 
@@ -57,7 +58,7 @@ def apply_freezing(model: UnIVAL) -> UnIVAL:
         _train_only(model, LINEAR)
     if freeze.bitfit:
         _train_only(model, BITFIT)
-    if (peft.adapter or peft.encoder_prompt or peft.decoder_prompt) and not peft.unfreeze:
+    if any(getattr(peft, switch) for switch in PEFT_SWITCHES) and not peft.unfreeze:
         _train_only(model, ADDED)
 
     norm_flags = {"image": freeze.freeze_resnet, "video": freeze.freeze_resnet_video, "audio": False}

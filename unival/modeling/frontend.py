@@ -24,10 +24,13 @@ from unival.modeling.video import build_video_encoder
 
 
 def build_networks(config: ModelConfig) -> dict[str, nn.Module | None]:
-    """Return modality name -> network with ``out_channels``, None where the configuration has none."""
+    """Return modality name -> network with ``out_channels``, None where the configuration has none. Videos may have
+    that of the images."""
+    image = build_image_encoder(config.image)
+    shared = config.network_of("video") == "image"
     return {
-        "image": build_image_encoder(config.image),
-        "video": build_video_encoder(config.video),
+        "image": image,
+        "video": image if shared else build_video_encoder(config.video),
         "audio": build_audio_encoder(config.audio),
     }
 
@@ -83,6 +86,28 @@ class VideoFrontEnd(FrontEnd):
 
 
 @dataclass
+class FramesFrontEnd(FrontEnd):
+    """(n, 3, F, h, w) -> a grid per frame, by the image network; ``frames``: a position for each frame."""
+
+    frames: nn.Embedding
+
+    def features(self, tensor: Tensor) -> Tensor:
+        count, length = tensor.size(0), tensor.size(2)
+        if length > self.frames.num_embeddings:
+            raise DataError(
+                f"a clip has {length} frames; there are positions for {self.frames.num_embeddings} (use fewer with "
+                "num_frames, or a larger video_frame_positions)"
+            )
+        images = channels_last(self._cast(tensor).transpose(1, 2).flatten(0, 1))
+        maps = self.network.forward_features(images)  # type: ignore[operator]
+        return cast(Tensor, maps).unflatten(0, (count, length)).transpose(1, 2)
+
+    def position_embeddings(self, ids: Tensor, grid: torch.Size) -> Tensor:
+        per_frame = grid.numel() // grid[0]
+        return self.positions(ids) + self.frames.weight[: grid[0]].repeat_interleave(per_frame, 0)
+
+
+@dataclass
 class ImageFrontEnd(FrontEnd):
     """(n, 3, h, w) -> a grid. ``stretched_from``: pixels per side whose positions larger grids stretch."""
 
@@ -123,12 +148,16 @@ def front_end(
     norm: nn.LayerNorm | None,
     positions: nn.Embedding,
     side: int,
+    frames: nn.Embedding | None = None,
 ) -> FrontEnd:
-    """Return the front end of the modality that ``part`` configures."""
+    """Return the front end of the modality that ``part`` configures; ``frames``: positions of frames, where videos
+    have the image network."""
     shared = (network, projection, norm, positions)
     if isinstance(part, ImageConfig):
         stretched = part.orig_patch_image_size if part.interpolate_position else None
         return ImageFrontEnd("image", *shared, part.sample_patch_num, side, stretched)
+    if isinstance(part, VideoConfig) and frames is not None:
+        return FramesFrontEnd("video", *shared, part.sample_video_patch_num, side, frames)
     if isinstance(part, VideoConfig):
         return VideoFrontEnd("video", *shared, part.sample_video_patch_num, side)
     return AudioFrontEnd("audio", *shared, part.sample_audio_patch_num, side)

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unival.modeling.config import ModelConfig
+from unival.modeling.config import PEFT_SWITCHES, ModelConfig
 from unival.modeling.decoder import Decoder
 from unival.modeling.encoder import Encoder
+from unival.modeling.peft import add_lora, fold_lora
 
 INIT_STD = 0.02
 
@@ -28,6 +29,7 @@ class UnIVAL(nn.Module):
         self.encoder = Encoder(config, embed)
         self.decoder = Decoder(config, embed if c.share_all_embeddings else new_table())
         self.apply(initialise)
+        add_lora(self, config.peft)
         for table in {self.encoder.embed_tokens, self.decoder.embed_tokens}:
             nn.init.zeros_(table.weight[1])  # again: the output layer that shares it was drawn too
 
@@ -35,6 +37,16 @@ class UnIVAL(nn.Module):
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities beside text that this model takes."""
         return tuple(self.encoder.front_ends)
+
+    def fold(self) -> UnIVAL:
+        """Put low-rank additions into the matrices that they belong to; the model computes the same without them."""
+        if self.config.peft.lora:
+            fold_lora(self)
+            others = [name for name in PEFT_SWITCHES if name != "lora" and getattr(self.config.peft, name)]
+            unfreeze = self.config.peft.unfreeze and bool(others)
+            config = self.config.replace(lora=False, unfreeze=unfreeze)
+            self.config = self.encoder.config = self.decoder.config = config
+        return self
 
     def forward(
         self,

@@ -15,7 +15,12 @@ def in_no_file(model: Any, missing: Iterable[str]) -> list[str]:
     """Modalities of the model whose network is neither in the checkpoint, which lacks the keys ``missing``, nor in
     a backbone file."""
     lacking = {key.split(".")[1] for key in missing if key.startswith("encoder.embed_")}
-    return [m for m in model.modalities if f"embed_{m}s" in lacking and not model.config.network_weights(m)]
+    config = model.config
+    return [
+        m
+        for m in model.modalities
+        if f"embed_{config.network_of(m)}s" in lacking and not config.network_weights(m)
+    ]
 
 
 def untrained(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
-from unival.modeling.config import VideoConfig
+from unival.modeling.config import FRAMES, VideoConfig
 
 BLOCKS = {
     14: (1, 1, 1, 1),
@@ -88,13 +88,14 @@ class ResNeXt3D(nn.Module):
 
 
 def build_video_encoder(config: VideoConfig) -> ResNeXt3D | None:
-    """Return the network, or None without a name. Raises ConfigError for an unknown name."""
+    """Return the network, or None without a name or for "frames". Raises ConfigError for an unknown name."""
     name = config.video_encoder_name
-    if name is None or name == "none":
+    if name in (None, "none", FRAMES):
         return None
     if name not in NAMES:
+        known = (*NAMES, FRAMES)
         raise ConfigError(
-            f"unknown video_encoder_name '{name}'; known: {', '.join(NAMES)}.{nearest(name, NAMES)}"
+            f"unknown video_encoder_name '{name}'; known: {', '.join(known)}.{nearest(str(name), known)}"
         )
     depth = int(re.sub(r"\D", "", name))
     return ResNeXt3D(BLOCKS[depth], stages=4 if name.startswith("all_") else 3)

@@ -101,7 +101,7 @@ def modality_exceptions(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, .
     """
     patterns = tuple(
         rf"^encoder\.(embed_{m}s\.|{m}_proj\.|layernorm_{m}_embedding\."
-        + (r")" if m == "image" else rf"|embed_{m}_positions\.)")
+        + {"image": r")", "video": r"|embed_(video|frame)_positions\.)"}.get(m, rf"|embed_{m}_positions\.)")
         for m in NAMES
     )
     return patterns, patterns

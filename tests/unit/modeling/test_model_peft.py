@@ -46,6 +46,11 @@ MOVES = {
     "bitfit": ({"bitfit": True}, BIASES, set()),
     "adapter": ({"adapter": True, "adapter_dim": 8}, (ADAPTER,), set()),
     "adapter VL": ({"adapter": True, "adapter_type": "VL"}, (SPLIT, ADAPTER.replace("encoder|", "")), set()),
+    "lora": (
+        {"lora": True, "lora_rank": 2},
+        (r"(encoder|decoder)\.layers\.[01]\.(self|encoder)_attn\.(q|k|v|out)_proj\.lora_[ab]",),
+        set(),
+    ),
     "encoder_prompt": ({"encoder_prompt": True}, (r"encoder\.prefix\.embedding\.weight",), set()),
     "decoder_prompt with a network": (
         {"decoder_prompt": True, "decoder_prompt_projection": True, "decoder_prompt_dim": 8},
