@@ -26,6 +26,7 @@ from unival.data.iterator import Division, EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
 from unival.launch.watchdog import WATCHDOG
 from unival.specs import all_options, get_spec
+from unival.specs.inputs import augmenting
 from unival.tables import Table, absent_files, open_table
 from unival.tasks.guards import Stagnation
 from unival.tasks.keeping import Keeping, keeping
@@ -260,6 +261,11 @@ class UnivalTask(LegacyFairseqTask):
         """Let the tables' rows find kept features of the model's frozen networks, where that is asked for."""
         if self.cfg.keep_features is None:
             return
+        if augmenting(self.options, self.spec.name == "pretrain"):
+            raise ConfigError(
+                "--keep-features and random crops and colours (--use-dataaug, on by default in pretraining) contradict "
+                "each other: give --no-use-dataaug, or leave --keep-features out"
+            )
         if self.keeping is None:
             self.keeping = Keeping(self.cfg, unwrap(model))
         self.keeping.attach(source for dataset in self.datasets.values() for source in dataset.sources)

@@ -45,9 +45,9 @@ def test_the_run_is_the_same_and_each_medium_is_kept_once(train, tables, folder,
 def test_ranks_and_workers_share_a_folder_and_its_limit(train, tables, folder):
     keep = (f"--keep-features={folder}", "--num-workers=1", "--ddp-backend=legacy_ddp")
     run = two_ranks(train, "caption", data(tables), *FROZEN, *keep, name="two").ok()
-    one = train("caption", data(tables), *FROZEN, f"--keep-features={folder}", name="one").ok()
-    assert one.losses()[-1] == one.losses()[-1] and len(run.losses()) > 2
+    assert len(run.losses()) > 2
     before = [each.media for each in listed(folder)]
+    assert before and before[0] > 0
     small = train(
         "caption", data(tables), *FROZEN, "--patch-image-size=64", f"--keep-features={folder}",
         "--keep-features-limit=1e-6", name="small",
@@ -58,3 +58,5 @@ def test_ranks_and_workers_share_a_folder_and_its_limit(train, tables, folder):
 def test_what_trains_is_not_kept(train, tables, folder):
     run = train("caption", data(tables), f"--keep-features={folder}", "--max-update=1")
     refused(run, "--keep-features needs a frozen network")
+    run = train("caption", data(tables), *FROZEN, f"--keep-features={folder}", "--use-dataaug", name="crops")
+    refused(run, "contradict each other: give --no-use-dataaug")
