@@ -222,10 +222,13 @@ def listed(root: str | os.PathLike[str]) -> list[Listed]:
     """Return what a folder keeps."""
     found = []
     for path in sorted(Path(root).glob(f"*/{META}")):
-        meta = json.loads(path.read_text(encoding="utf-8"))
         media = sum(index.stat().st_size // RECORD.size for index in path.parent.glob(f"*{INDEX}"))
         size = sum(data.stat().st_size for data in path.parent.glob(f"*{DATA}"))
-        found.append(Listed(path.parent.name, media, size, tuple(meta["shape"]), meta["dtype"]))
+        try:
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            found.append(Listed(path.parent.name, media, size, tuple(meta["shape"]), str(meta["dtype"])))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # none of ours
     return found
 
 

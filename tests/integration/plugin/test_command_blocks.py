@@ -39,6 +39,7 @@ ELSEWHERE = {
     ("docs/adding-a-task.md", None): "tests/integration/plugin/test_own_task.py",
     ("docs/demo.md", "unival demo"): "tests/integration/serve/test_demo_page.py",
     ("docs/preparing-data.md", "unival data prepare"): "tests/integration/prepare/test_prepare_captions.py",
+    ("docs/checkpoints.md", "# what moved alone"): "tests/unit/modeling/test_lora.py",
     ("docs/preparing-data.md", "unival data compress"): "tests/integration/prepare/test_compress.py",
     (
         "docs/results.md",

@@ -86,7 +86,7 @@ UNNAMED: dict[str, Any] = {
 APART = re.compile(
     r"adapter_|(en|de)coder_prompt_|ans2label_dict$|answers$|data$|modality$|prompts$|seed$|init_|only_linear_proj$|eval_bleu$|"
     r"eval_print|fid_|inception_|keep_ratio$|mask_|poisson|random_ratio$|replace_length$|max_broken|max_nonfinite|"
-    r"preflight|networks_from_scratch$"
+    r"preflight|networks_from_scratch$|lora|image_backbone|video_frame_positions$"
 )
 
 

@@ -46,6 +46,7 @@ VERB_WORDS: dict[str, list[str]] = {
     "data show": ["A", "--task", "caption"],
     "data split": ["A", "--by", "image"],
     "data index": ["A"],
+    "data features": ["D"],
     "data prepare": ["coco-captions", "--annotations", "A", "--out", "O"],
     "data compress": ["A", "O"],
 }
