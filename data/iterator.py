@@ -137,6 +137,7 @@ class ScheduledIterator(EpochBatchIterator):
         self.schedule, self.division = schedule, division
         self.waiting: Callable[[], None] = lambda: None  # called while workers have no batch ready
         self._skipped = {0: 0}  # rows of an epoch that were read in updates of another size
+        # the engine would hold all batches of an epoch in a list and shuffle it; ours come from the schedule
         super().__init__(dataset, dataset.collater, batch_sampler=(), disable_shuffling=True, **settings)
         dataset.reading = Reading(self.num_workers)
 
@@ -191,7 +192,7 @@ class ScheduledIterator(EpochBatchIterator):
         if not rows:
             return
         updates, rest = divmod(rows, self.division.update(self.epoch))
-        if rest:
+        if rest:  # no update of this size ends there: the epoch is laid out anew from that row on
             self._skipped, updates = {self.epoch: rows}, 0
         offset = updates * self.division.steps(self.epoch, self.num_shards)
         self._next_epoch_itr = self._get_iterator_for_epoch(self.epoch, shuffle=False, offset=offset)

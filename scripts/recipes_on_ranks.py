@@ -16,17 +16,17 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-def _rank(words: list[str], rank: int, ranks: int, port: int, log: Path) -> None:
+def _rank(words: list[str], rank: int, ranks: int, port: int, log: Path) -> NoReturn:
     """What one forked process does."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for number in (1, 2):
-        os.dup2(out, number)
+    from unival.cli import main as program
+    from unival.core.children import become
+
     if ranks > 1:
         names = {
             "RANK": rank,
@@ -36,17 +36,7 @@ def _rank(words: list[str], rank: int, ranks: int, port: int, log: Path) -> None
             "MASTER_PORT": port,
         }
         os.environ.update({name: str(value) for name, value in names.items()})
-    code = 1
-    try:
-        from unival.cli import main
-
-        code = main(words)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    become(lambda: program(words), log)
 
 
 def _port() -> int:

@@ -15,12 +15,11 @@ import json
 import os
 import shutil
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import NoReturn
 
+from unival.core.children import become
 from unival.core.paths import root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -82,10 +81,12 @@ def train(run: Run, seed: int) -> None:
     ]
     if run.start:
         words.append(f"--finetune-from-model={folder(run.start, seed) / 'checkpoint_last.pt'}")
+    from unival.cli import main as program
+
     print(f"{run.name}, seed {seed}", flush=True)
     child = os.fork()
     if child == 0:
-        _become(words, target / "log.txt")
+        become(lambda: program(words), target / "log.txt")
     _, status, used = os.wait4(child, 0)
     if status:
         sys.exit(f"{run.name}, seed {seed}, ended with status {status}: see {target / 'log.txt'}")
@@ -93,23 +94,6 @@ def train(run: Run, seed: int) -> None:
     (target / "run.json").write_text(json.dumps(result, indent=1) + "\n")
     for file in target.glob("checkpoint_best*.pt"):
         file.unlink()
-
-
-def _become(words: list[str], log: Path) -> NoReturn:
-    """Turn a forked process into ``unival WORDS`` that writes to ``log``."""
-    from unival.cli import main
-
-    for number in (1, 2):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    code = 1
-    try:
-        code = main(words)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def ended(target: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_decode(vocabulary: Vocabulary, case: dict[str, Any]) -> None:
 
 
 def test_encode_bins(vocabulary: Vocabulary) -> None:
-    assert vocabulary.encode_symbols(DATA["encode_bins"]["text"]) == DATA["encode_bins"]["ids"]
+    numbers = re.findall(r"<bin_(\d+)>", DATA["encode_bins"]["text"])
+    assert len(numbers) == len(DATA["encode_bins"]["text"].split())
+    assert [vocabulary.bin_id(int(number)) for number in numbers] == DATA["encode_bins"]["ids"]
 
 
 @pytest.mark.parametrize("name, clean", [("pre_question", clean_question), ("pre_caption", clean_caption)])
@@ -217,4 +220,4 @@ def test_image_codes(vocabulary: Vocabulary) -> None:
     item = DATA["image_gen_item"]
     source = vocabulary.encode(prompt("image_gen", {}, text=" ".join(item["caption"].split())))
     assert [0, *source, 2] == item["source"]
-    assert [*vocabulary.encode_codes(" ".join(map(str, item["codes"]))), 2] == item["target"]
+    assert [*map(vocabulary.code_id, item["codes"]), 2] == item["target"]

@@ -81,20 +81,6 @@ class _Picks(_Lazy[Pick]):
         return list(zip(self._source[part].tolist(), self._index[part].tolist(), strict=True))
 
 
-class _Shard(_Lazy[T]):
-    """Every ``num_ranks``-th batch of another sequence, filled up with empty ones."""
-
-    def __init__(self, batches: Sequence[list[T]], rank: int, num_ranks: int) -> None:
-        self._batches, self._rank, self._num_ranks = batches, rank, num_ranks
-
-    def __len__(self) -> int:
-        return -(-len(self._batches) // self._num_ranks)
-
-    def _batch(self, number: int) -> list[T]:
-        position = number * self._num_ranks + self._rank
-        return self._batches[position] if position < len(self._batches) else []
-
-
 def mixture_batches(
     sources: Sequence[Source],
     batch_size: int,
@@ -253,15 +239,3 @@ def batches(
         raise ConfigError(f"size {size} and batch_size {batch_size} must be at least 1")
     order = rng_for(seed, epoch, 0, "row order").permutation(size) if shuffle else np.arange(size)
     return _Rows(order[skipped:], batch_size)
-
-
-def shard(batches: Sequence[list[T]], rank: int, num_ranks: int) -> Sequence[list[T]]:
-    """Return the batches of one rank: batch b goes to rank b mod ``num_ranks``.
-
-    Every rank gets the same number of steps; where the batches do not divide, the last step of the later
-    ranks is an empty list. Together the ranks hold each batch exactly once. ConfigError for a rank outside
-    0 to ``num_ranks`` - 1.
-    """
-    if not 0 <= rank < num_ranks:
-        raise ConfigError(f"rank {rank} of {num_ranks}; ranks count from 0 to num_ranks - 1")
-    return _Shard(batches, rank, num_ranks)

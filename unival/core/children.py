@@ -6,8 +6,11 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 PARENT = "UNIVAL_PARENT"  # the process that starts another one gives its own number
 _PR_SET_PDEATHSIG = 1
@@ -42,3 +45,19 @@ def unheard_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def become(program: Callable[[], int], log: Path) -> NoReturn:
+    """Turn a forked process into a program of its own that writes both streams to ``log`` and ends with its code."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(out, number)
+    code = 1
+    try:
+        code = program()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

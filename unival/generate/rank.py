@@ -46,7 +46,7 @@ def rank_candidates(
         encoder_out = encode(model, net_input)
         device = encoder_out.states.device
         scores = torch.zeros(batch, len(answers), device=device)
-        for length in sorted({len(p) for p in given}):
+        for length in sorted({len(p) for p in given}):  # prompts of one length need no padding in the cache
             same = [i for i, p in enumerate(given) if len(p) == length]
             for first in range(0, len(same), chunk):
                 group = torch.tensor(same[first : first + chunk])
@@ -71,7 +71,9 @@ def _paths(answers: list[list[int]], constraint: Trie | None) -> tuple[list[list
         if constraint is not None:
             last = max((j for j, n in enumerate(constraint.choices(answer)) if n > 1), default=0)
         needed.append(tuple(answer[:last]))
-    order = sorted(set(needed))
+    order = sorted(
+        set(needed)
+    )  # a prefix stands right before what it begins: only the longest of a chain runs
     paths: list[list[int]] = []
     place: dict[tuple[int, ...], int] = {}
     waiting: list[tuple[int, ...]] = []
@@ -118,6 +120,7 @@ def _score_group(
         for c in np.flatnonzero((path_of >= begin) & (path_of < begin + len(part))):
             path = path_of[c] - begin
             scores[:, c] = first[:, 0, answers[c][0]]
+            # Where an answer leaves its path, the constraint left it no choice: renormalised, that adds log 1.
             covered = min(len(answers[c]) - 1, len(part[path]))
             for j in range(1, covered + 1):
                 if after is not None and answers[c][:j] == part[path][:j]:

@@ -40,6 +40,7 @@ class Task:
         return Hypothesis(tokens.tolist(), score, np.diff(cumulative, prepend=np.float32(0)).tolist(), cut)
 
 
+# numpy on the CPU: a step picks single numbers out of all of this, and each would wait for a GPU.
 @dataclass
 class Rows:
     """Rows being decoded. R changes from step to step: rows split, and finished ones leave.
@@ -129,7 +130,7 @@ class Rows:
         scores = torch.log_softmax(scores, dim=-1)
         if allowed is not None and settings.zero_shot:
             scores.masked_fill_(~allowed, -torch.inf)
-        scores.masked_fill_(scores.isnan(), -torch.inf)
+        scores.masked_fill_(scores.isnan(), -torch.inf)  # the softmax of a row where nothing is allowed
         scores[:, PAD] = -torch.inf
         scores[:, UNK] -= settings.unkpen
 
@@ -142,7 +143,7 @@ class Rows:
         if settings.no_repeat_ngram_size:
             rows, tokens = self._repeats(free, settings.no_repeat_ngram_size)
             scores[torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device)] = -torch.inf
-        if at_limit.any():
+        if at_limit.any():  # eos keeps its score: a cut output is judged as one that ends here
             _only(scores, _index(at_limit, device), EOS)
         if forced.any():
             given = torch.from_numpy(task.prefix[self.sentence[forced], step]).to(device)

@@ -166,7 +166,7 @@ class RowLosses(torch.autograd.Function):
             divergence[count // 2 :] = 0.0  # each pair counts once
         ctx.terms = terms
         ctx.save_for_backward(logits)
-        ctx.mark_non_differentiable(nll)
+        ctx.mark_non_differentiable(nll)  # it is reported, never trained on
         return smoothed, nll, bonus, divergence
 
     @staticmethod
@@ -184,6 +184,7 @@ class RowLosses(torch.autograd.Function):
             # First g = d loss / d log_probs, then through the confidence and the softmax.
             mass = terms.smoothing(allowed, log_probs)
             scale = d_smoothed[part].unsqueeze(1)
+            # loss = (1 - eps - mass) (-log p_target) - mass sum(log p): -mass everywhere, eps - 1 at the target
             g = (-mass * scale).expand_as(log_probs).contiguous()
             g.scatter_add_(1, target, (eps + mass - 1) * scale)
             if terms.options.encouraging:
@@ -197,11 +198,14 @@ class RowLosses(torch.autograd.Function):
                 _, other, _ = terms.log_probs(logits, partner)
                 p, gap = log_probs.exp(), _gap(log_probs, other, allowed)
                 scale = d_divergence[partner % half].unsqueeze(1) / 2
+                # of (p - q) (log p - log q) by log p: p (log p - log q) + p - q
                 g += gap.mul_(p).add_(p).sub_(other.exp_()).mul_(scale)
                 del p, gap, other
             if allowed is not None:
                 g.masked_fill_(~allowed, 0.0)
-            g -= plain.exp_().mul_(g.sum(-1, keepdim=True))
+            g -= plain.exp_().mul_(
+                g.sum(-1, keepdim=True)
+            )  # through the softmax: a shift of all logits changes nothing
             if terms.confidence is not None:
                 g *= terms.confidence[part].to(g).unsqueeze(1)
             grad[terms.rows[part]] = g.to(grad.dtype)

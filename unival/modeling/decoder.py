@@ -80,7 +80,7 @@ class Decoder(RelativeTables):
         x = self._embed(prev_output_tokens, raw, code_masks)
         states = [x]
         for i, layer in enumerate(self.layers):
-
+            # i and layer are bound now: checkpointing calls it again in the backward pass, behind the end of this loop
             def run(
                 x: Tensor,
                 memory: Tensor,
@@ -98,7 +98,7 @@ class Decoder(RelativeTables):
                 x = run(x, memory, absolute, cross)
             states.append(x)
         x = x if self.layer_norm is None else self.layer_norm(x)
-        extra = {"inner_states": [s.transpose(0, 1) for s in states]}
+        extra = {"inner_states": [s.transpose(0, 1) for s in states]}  # the engine has time first
         return (x if features_only else self.output_layer(x)), extra
 
     def output_layer(self, features: Tensor) -> Tensor:
@@ -170,6 +170,7 @@ class Decoder(RelativeTables):
         c = self.config.transformer
         memory = encoder_out.states
         raw, position, index = self._target_positions(code_masks, max_len)
+        # for all steps to come: what a later token adds changes neither the positions nor the encoder's side
         absolute, cross = self._biases(position, encoder_out)
         memory_kv = [cast(DecoderLayer, layer).encoder_attn.keys_values(memory) for layer in self.layers]
         rows, heads = memory.size(0) * beam, c.decoder_attention_heads
@@ -182,7 +183,9 @@ class Decoder(RelativeTables):
             memory=memory_kv,
             self_bias=absolute,
             index=index,
-            tables=torch.cat([self.table(i) for i in range(len(self.layers))], 1),
+            tables=torch.cat(
+                [self.table(i) for i in range(len(self.layers))], 1
+            ),  # one lookup for all layers
             cross_bias=cross,
             position=raw,
             code_masks=code_masks,
@@ -207,7 +210,7 @@ class Decoder(RelativeTables):
         x = self._embed(tokens, position, state.row_code_masks())
         for i, layer in enumerate(self.layers):
             bias = absolute + biases[:, i]
-            bias = mask_bias(bias, ahead) if length > 1 else bias
+            bias = mask_bias(bias, ahead) if length > 1 else bias  # a single token comes last and sees all
             prefix = None if state.prefix is None else state.prefix[i]
             x = layer(x, bias, state.memory[i], cross, prefix, state.caches[i], at)
         state.length = end

@@ -186,6 +186,7 @@ class Encoder(RelativeTables):
         ids = front.grid_ids(grid).to(features.device)
         position = front.position_embeddings(ids, grid)
         features = features.flatten(2).transpose(1, 2)
+        # behind the network, which is what costs, and before what is drawn for each row (patches, dropout)
         features = features if shared is None else features.index_select(0, shared)
         n, count, channels = features.shape
         sampling = self.training or self.config.image.sample_patches_in_eval
@@ -228,6 +229,7 @@ class Encoder(RelativeTables):
 
         x = torch.cat([part.x for part in visual] + [text.to(visual[0].x.dtype) if visual else text], 1)
         padding = torch.cat([part.padding for part in visual] + [src_tokens.eq(self.padding_idx)], 1)
+        # Positions do not depend on content: where all rows have one layout, biases (1, H, S, S) serve the batch.
         shared = all(part.position.size(0) == 1 for part in visual)
         rows = 1 if shared else batch
         positions = [part.position.expand(rows, -1, -1) for part in visual]
@@ -236,7 +238,7 @@ class Encoder(RelativeTables):
         absolute = product_bias(
             self.pos_q_linear(p), self.pos_k_linear(p), c.encoder_attention_heads, c.attn_scale_factor
         )
-        any_padding = bool(padding.any())
+        any_padding = bool(padding.any())  # without any, the biases stay free of a batch dimension
         if any_padding:
             x = x.masked_fill(padding.unsqueeze(2), 0.0)
         blocked = padding[:, None, None, :] if any_padding else None
@@ -245,7 +247,7 @@ class Encoder(RelativeTables):
         visual_length = x.size(1) - length
         states = [x]
         for i, layer in enumerate(self.layers):
-
+            # i and layer are bound now: checkpointing calls it again in the backward pass, behind the end of this loop
             def run(x: Tensor, absolute: Tensor, i: int = i, layer: nn.Module = layer) -> Tensor:
                 bias = absolute + relative_bias(index, self.table(i))
                 bias = bias if blocked is None else mask_bias(bias, blocked)
@@ -261,6 +263,7 @@ class Encoder(RelativeTables):
 
     def _relative_index(self, visual: list[Tokens], length: int, rows: int) -> Tensor:
         """Rows of the relative table for every pair of the joined sequence (rows, S, S)."""
+        # Pairs across modalities have no distance: only the blocks on the diagonal get one, the rest a row of zeros.
         blocks = [self.image_index(part.ids) for part in visual] + [self.token_index(length)]
         total = sum(block.size(1) for block in blocks)
         index = blocks[-1].new_full((rows, total, total), self.no_relation)

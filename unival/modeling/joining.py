@@ -126,6 +126,7 @@ def join(batch: int, groups: list[tuple[Tensor | None, Tokens]]) -> Tokens | Non
     first = groups[0][1].x
     longest = max(tokens.x.size(1) for _, tokens in groups)
     parts = [tokens.padded(longest) for _, tokens in groups]
+    # Concatenated group by group, then brought into the batch's order by one gather: no loop over rows.
     covered = torch.cat([r for r, _ in groups if r is not None])
     # One empty row at the end serves every row of the batch that has no tokens.
     source = torch.full((batch,), covered.numel(), dtype=torch.long, device=first.device)

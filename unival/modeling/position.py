@@ -108,6 +108,7 @@ class RelativeTables(nn.Module):
 
     def table(self, layer: int) -> Tensor:
         """Text table, image table and a row of zeros (rows, H) of one layer."""
+        # one table, so that one lookup serves a joined sequence, pairs without a distance included
         text, grid = self._weights(layer)
         return torch.cat([text, grid, text.new_zeros(1, text.size(1))])
 

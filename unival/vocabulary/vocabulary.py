@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 FILES = ("dict.txt", "encoder.json", "vocab.bpe")
 _SETTINGS = "vocabulary.json"
 MOST_SYMBOLS = 10_000_000  # image codes, and bins
-_SYMBOL = re.compile(r"<(code|bin)_(\d+)>")
 _RELEASED_SHA256 = {
     "dict.txt": "2c31c5b236661067fe8626775eb995ef5fe808ac87d2ad4a6ddbef68550f5cc6",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -164,35 +162,9 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Return the token ids of plain text, without bos and eos.
 
-        Literal symbols such as ``<bin_7>`` are text here; see ``encode_symbols``.
+        Literal symbols such as ``<bin_7>`` are text here; see ``code_id`` and ``bin_id``.
         """
         return self._token_of_bpe[self._bpe.encode(text)].tolist() if text else []
-
-    def encode_symbols(self, text: str) -> list[int]:
-        """Return the ids of blank-separated symbols such as ``"<bin_0> <code_12> <mask>"``.
-
-        Raises DataError for anything else, or a number outside the vocabulary.
-        """
-        named = {"<mask>": self.mask, **{name: index for index, name in enumerate(SPECIALS)}}
-        ids = []
-        for word in text.split():
-            match = _SYMBOL.fullmatch(word)
-            if match:
-                ids.append((self.code_id if match[1] == "code" else self.bin_id)(int(match[2])))
-            elif word in named:
-                ids.append(named[word])
-            else:
-                raise DataError(f"expected symbols such as <bin_0>, <code_0> or <mask>, got {word!r}")
-        return ids
-
-    def encode_codes(self, text: str) -> list[int]:
-        """Return the ids of blank-separated image codes (``"12 4095"``); DataError outside 0..num_codes-1."""
-        ids = []
-        for word in text.split():
-            if not (word.isascii() and word.isdecimal()):
-                raise DataError(f"expected image codes as whole numbers, got {word!r}")
-            ids.append(self.code_id(int(word)))
-        return ids
 
     def code_id(self, code: int) -> int:
         if not 0 <= code < self.num_codes:

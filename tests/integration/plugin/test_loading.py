@@ -13,7 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from unival.batching import mixture
 from unival.batching.loading import EpochLoader
 from unival.batching.reading import Reading
 from unival.data.dataset import Broken, Failure, SpecDataset
@@ -285,3 +288,16 @@ def test_batches_of_a_process():
     rows = [[(1, 0, row)] for row in range(11)]
     ranks = [[b[0][2] if b else None for b in RankBatches(rows, rank, 3, group=4)] for rank in range(3)]
     assert ranks == [[0, 3, 4, 7, 8], [1, None, 5, None, 9], [2, None, 6, None, 10]]
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(1, 200), st.integers(1, 17), st.integers(1, 9), st.integers(0, 3), st.booleans())
+def test_ranks_take_equal_steps_and_each_row_once(
+    size: int, batch_size: int, num_ranks: int, epoch: int, shuffle: bool
+) -> None:
+    whole = mixture.batches(size, batch_size, 7, epoch, shuffle)
+    parts = [RankBatches(whole, rank, num_ranks) for rank in range(num_ranks)]
+    assert len({len(part) for part in parts}) == 1
+    rows = [i for part in parts for batch in part for i in batch]
+    assert sorted(rows) == list(range(size))
+    assert all(batch for part in parts for batch in list(part)[:-1])  # only a last step may be empty

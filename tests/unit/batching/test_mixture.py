@@ -1,4 +1,4 @@
-"""Batches of mixtures: quotas, permutations, shards."""
+"""Batches of mixtures: quotas, permutations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unival.batching.mixture import Source, batches, mixture_batches, quotas, seats, shard
+from unival.batching.mixture import Source, batches, mixture_batches, quotas, seats
 from unival.errors import ConfigError
 
 sizes = st.integers(1, 60)
@@ -111,23 +111,8 @@ def test_rare_source_comes_in_some_epoch() -> None:
     assert set(counts) == {0, 1} and sum(counts) == 6  # 600 rows x 0.01 / 1.01 = 5.9
 
 
-@settings(deadline=None, max_examples=80)
-@given(st.integers(1, 200), st.integers(1, 17), st.integers(1, 9), st.integers(0, 3), st.booleans())
-def test_ranks_take_equal_steps_and_each_row_once(
-    size: int, batch_size: int, num_ranks: int, epoch: int, shuffle: bool
-) -> None:
-    whole = batches(size, batch_size, 7, epoch, shuffle)
-    parts = [shard(whole, rank, num_ranks) for rank in range(num_ranks)]
-    assert len({len(part) for part in parts}) == 1
-    rows = [i for part in parts for batch in part for i in batch]
-    assert sorted(rows) == list(range(size))
-    assert all(batch for part in parts for batch in list(part)[:-1])  # only a last step may be empty
-
-
 def test_mixture_steps_divide_among_ranks() -> None:
-    whole = mixture_batches([Source("a", 100)], 8, 0, 1, num_ranks=4)
-    assert len(whole) == 16
-    assert all(batch for rank in range(4) for batch in shard(whole, rank, 4))
+    assert len(mixture_batches([Source("a", 100)], 8, 0, 1, num_ranks=4)) == 16
 
 
 def test_sequence_behaviour() -> None:
@@ -157,8 +142,6 @@ def test_bad_settings_are_named(change: dict, message: str) -> None:
         mixture_batches(**{"sources": [Source("a", 3)], "batch_size": 2, "seed": 0, "epoch": 1, **change})
 
 
-def test_bad_shards_and_sizes() -> None:
-    with pytest.raises(ConfigError, match="rank 2 of 2"):
-        shard([[1]], 2, 2)
+def test_bad_sizes() -> None:
     with pytest.raises(ConfigError, match="size 0"):
         batches(0, 1, 0, 1, False)

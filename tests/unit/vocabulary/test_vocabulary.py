@@ -31,7 +31,7 @@ def test_layout() -> None:
     assert v.mask == len(v) - 16 - 100 - 1 and v.symbol(v.mask) == "<mask>"
     assert v.code_offset == v.mask + 1 and v.bin_offset == v.code_offset + 16
     assert v.symbol(len(v) - 1) == "<bin_99>" and v.symbol(v.bin_offset - 1) == "<code_15>"
-    assert v.code_id(3) == v.encode_symbols("<code_3>")[0] and v.bin_id(7) == v.encode_symbols("<bin_7>")[0]
+    assert v.symbol(v.code_id(3)) == "<code_3>" and v.symbol(v.bin_id(7)) == "<bin_7>"
 
 
 def test_training_learns_frequent_words() -> None:
@@ -59,7 +59,7 @@ def test_any_ids_decode(ids: list[int]) -> None:
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=6))
 def test_symbols_come_back(bins: list[int]) -> None:
     text = " ".join(f"<bin_{b}>" for b in bins)
-    ids = VOCABULARY.encode_symbols(text)
+    ids = [VOCABULARY.bin_id(b) for b in bins]
     assert VOCABULARY.decode(ids) == text
     assert VOCABULARY.decode_box(ids).tolist() == bins
 
@@ -67,14 +67,14 @@ def test_symbols_come_back(bins: list[int]) -> None:
 def test_symbols_and_words_are_set_off() -> None:
     ids = [
         *VOCABULARY.encode(" region:"),
-        *VOCABULARY.encode_symbols("<bin_1> <bin_2>"),
+        *map(VOCABULARY.bin_id, (1, 2)),
         *VOCABULARY.encode("the"),
     ]
     assert VOCABULARY.decode(ids) == " region: <bin_1> <bin_2> the"
 
 
 def test_literal_symbols_in_text_stay_text() -> None:
-    assert VOCABULARY.encode("<bin_7>") != VOCABULARY.encode_symbols("<bin_7>")
+    assert VOCABULARY.encode("<bin_7>") != [VOCABULARY.bin_id(7)]
     assert max(VOCABULARY.encode("<mask> <code_1>")) < VOCABULARY.mask
 
 
@@ -90,12 +90,9 @@ def test_decode_box_marks_other_tokens() -> None:
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: VOCABULARY.encode_symbols("<bin_100>"), "bin 100 is outside 0..99"),
-        (lambda: VOCABULARY.encode_symbols("<code_16>"), "image code 16 is outside 0..15"),
-        (lambda: VOCABULARY.encode_codes("3 16"), "image code 16 is outside 0..15"),
-        (lambda: VOCABULARY.encode_codes("3 x"), "whole numbers, got 'x'"),
-        (lambda: VOCABULARY.encode_codes("-1"), "whole numbers"),
-        (lambda: VOCABULARY.encode_symbols("bin_1"), "expected symbols"),
+        (lambda: VOCABULARY.bin_id(100), "bin 100 is outside 0..99"),
+        (lambda: VOCABULARY.code_id(16), "image code 16 is outside 0..15"),
+        (lambda: VOCABULARY.code_id(-1), "image code -1 is outside 0..15"),
     ],
 )
 def test_bad_symbols(call: object, message: str) -> None:
