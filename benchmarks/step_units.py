@@ -6,9 +6,9 @@ T is one forward and backward pass of timm's resnet101 as it comes: training mod
 A step is an update as the engine's trainer makes it: gradients to zero, forward, label-smoothed loss, backward,
 scaling, clipping to 1.0, Adam; 8 source and 16 target tokens, token table frozen, random weights and inputs. The video
 model also has the image network, as the released ones do; "quickstart" is the small model of configs/tiny, 24 pictures
-of 64 pixels, all of it trained. Unit and step take turns in two processes, so that what else
-the machine does falls on both; times are user CPU seconds. The columns of the reference are its measurements on two
-cores of an AMD Zen 4 by the same method (data, not run here).
+of 64 pixels, all of it trained. "before" has feature maps as they come and the engine's own Adam. Unit and steps take
+turns in their processes, so that what else the machine does falls on all; times are user CPU seconds. The column of the
+reference is its measurement on two cores of an AMD Zen 4 by the same method (data, not run here).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import resource
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -77,7 +78,20 @@ def net_input(kind: str) -> dict[str, Any]:
     }
 
 
-def step(kind: str, precision: str) -> Callable[[], None]:
+def as_before() -> None:
+    """Feature maps as they come, and the engine's own Adam and masters."""
+    from fairseq import optim
+    from fairseq.optim import adam, fp16_optimizer
+
+    import unival.plugin  # noqa: F401
+    from unival.modeling import audio, frontend
+
+    frontend.channels_last = audio.channels_last = lambda x: x
+    optim.OPTIMIZER_REGISTRY["adam"] = adam.FairseqAdam
+    optim.FP16Optimizer = fp16_optimizer.FP16Optimizer
+
+
+def step(kind: str, precision: str, manner: str = "now") -> Callable[[], None]:
     """An update through the engine's optimizer of that name, as its trainer builds it."""
     import torch
     from fairseq import optim
@@ -89,13 +103,15 @@ def step(kind: str, precision: str) -> Callable[[], None]:
     from unival.modeling.joining import as_precision
     from unival.tasks.precision import batch_norm_kept
 
+    if manner == "before":
+        as_before()
     torch.manual_seed(0)
     small = kind == "quickstart"
     frozen = dict.fromkeys(("freeze_encoder_embedding", "freeze_decoder_embedding"), not small)
     arch, vocabulary = ("unival_tiny", 1700) if small else ("unival_base", VOCABULARY)
     model = build_model(arch, vocabulary, **frozen, **NETWORKS[kind])
     dtype = getattr(torch, precision)
-    with batch_norm_kept(model):
+    with batch_norm_kept(model) if manner == "now" else nullcontext():
         model.to(dtype)
     adam = {"_name": "adam", "adam_betas": "(0.9, 0.999)", "adam_eps": 1e-8, "weight_decay": 0.01}
     adam |= {"use_old_adam": False, "fp16_adam_stats": False, "tpu": False, "lr": [1e-5]}
@@ -176,24 +192,24 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     yardstick = Side(args.threads, "unit")
-    print(
-        "| step | precision | T | system time | peak GB | reference (float32, Zen 4) |\n|---|---|---|---|---|---|"
-    )
+    head = ("step", "precision", "before", "now", "peak before", "peak now", "reference (float32, Zen 4)")
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for kind in args.only:
         for precision in args.precision:
-            side = Side(args.threads, "step", kind, precision)
-            ratios, system, peak = [], [], 0.0
+            sides = {
+                manner: Side(args.threads, "step", kind, precision, manner) for manner in ("before", "now")
+            }
+            ratios: dict[str, list[float]] = {manner: [] for manner in sides}
+            peaks = dict.fromkeys(sides, 0.0)
             for _ in range(args.rounds):
                 one = yardstick.measure()[0]
-                user, kernel, peak = side.measure()
-                ratios.append(user / one)
-                system.append(kernel / one)
-            side.end()
-            cells = (
-                f"{statistics.median(ratios):.2f} T",
-                f"{statistics.median(system):.2f} T",
-                f"{peak:.2f}",
-            )
+                for manner, side in sides.items():
+                    user, _, peaks[manner] = side.measure()
+                    ratios[manner].append(user / one)
+            for side in sides.values():
+                side.end()
+            cells = [f"{statistics.median(found):.3g} T" for found in ratios.values()]
+            cells += [f"{peak:.2f} GB" for peak in peaks.values()]
             print(f"| {kind} | {precision} | {' | '.join(cells)} | {REFERENCE[kind]} |", flush=True)
     one = statistics.median(yardstick.measure()[0] for _ in range(2))
     yardstick.end()

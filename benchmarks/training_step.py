@@ -23,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unival.losses import LossOptions, label_smoothed_loss
-from unival.modeling import attention, audio, encoder
+from unival.modeling import attention, audio, frontend
 from unival.modeling.build import build_model
 from unival.modeling.joining import MODALITIES
 
@@ -39,14 +39,14 @@ LAYOUTS = ("channels_last", "contiguous")
 
 @contextmanager
 def maps_in(layout: str) -> Iterator[None]:
-    """Feature maps as the model chooses (channels last on a GPU), or as they come."""
-    before = encoder.channels_last
+    """Feature maps as the model chooses (channels last), or as they come."""
+    before = frontend.channels_last
     if layout == "contiguous":
-        encoder.channels_last = audio.channels_last = lambda x: x
+        frontend.channels_last = audio.channels_last = lambda x: x
     try:
         yield
     finally:
-        encoder.channels_last = audio.channels_last = before
+        frontend.channels_last = audio.channels_last = before
 
 
 def inputs(modality: str, batch: int, vocabulary: int, device: str) -> dict[str, Any]:

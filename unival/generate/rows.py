@@ -128,9 +128,11 @@ class Rows:
         if allowed is not None and not settings.zero_shot:
             scores = scores.masked_fill(~allowed, -torch.inf)
         scores = torch.log_softmax(scores, dim=-1)
+        lost = scores[:, :1].isnan()  # one number that is none, or nothing allowed, makes the whole row so
+        if lost.is_cuda or bool(lost.any()):
+            scores.masked_fill_(lost, -torch.inf)
         if allowed is not None and settings.zero_shot:
             scores.masked_fill_(~allowed, -torch.inf)
-        scores.masked_fill_(scores.isnan(), -torch.inf)  # the softmax of a row where nothing is allowed
         scores[:, PAD] = -torch.inf
         scores[:, UNK] -= settings.unkpen
 
@@ -198,7 +200,7 @@ class Steps:
         """Let row i continue what row ``parent[i]`` of the ``count`` rows before was."""
         if len(parent) == count and (parent == np.arange(count)).all():
             return
-        index = torch.from_numpy(parent).to(self.device)
+        index = torch.from_numpy(parent)  # on the host, where the state looks at it before it moves anything
         if self.ready is not None:
-            self.ready = self.ready[index]
+            self.ready = self.ready[index.to(self.device)]
         self.state.reorder(index)
