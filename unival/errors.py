@@ -15,6 +15,10 @@ class ConfigError(UnivalError):
     """An option, recipe or combination of settings that cannot work."""
 
 
+class OverdueError(UnivalError):
+    """Work that was stopped since its time was over."""
+
+
 class CheckpointError(UnivalError):
     """A checkpoint that is absent, damaged, or does not fit the model or the vocabulary."""
 

@@ -36,12 +36,11 @@ def save(folder: Path, media: Path, **networks: str) -> Path:
 @contextmanager
 def serving(predictor: Predictor, limits: ServiceLimits) -> Iterator[str]:
     """Run a real server in a thread; yields its address."""
-    import uvicorn
-
     from unival.cli.serve import listen
+    from unival.serve.connections import Server
 
     opened = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(predictor, limits), log_level="critical"))
+    server = Server(create_app(predictor, limits), limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()
     while not server.started:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import tempfile
-import threading
 from pathlib import Path
 
 from unival.cli.serve import add_service, listen
@@ -15,7 +15,7 @@ from unival.core.installation import install_extra
 from unival.errors import ConfigError
 
 # of the limits, those that a page has no use for
-_NOT_HERE = ("answers", "n_best", "upload_seconds", "answer_seconds")
+_NOT_HERE = ("answers", "answer_tokens", "n_best")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Show the page until interrupted; uploads and examples are deleted then."""
     with tempfile.TemporaryDirectory(prefix="unival-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
-        # one listening test before the model is read; gradio opens its own socket
-        with listen(args.host, args.port) as opened:
-            port = opened.getsockname()[1]
+        opened = listen(args.host, args.port)
         try:
-            from unival.demo.page import THEME, build_page
+            from unival.demo.page import as_application, build_page
+            from unival.serve.connections import Server
         except ImportError as error:
             raise ConfigError(f"{error.name} is missing: {install_extra('demo')}") from None
         from unival import load
@@ -48,25 +47,10 @@ def run(args: argparse.Namespace) -> int:
             args.checkpoint, args.device, args.precision, bpe_dir=args.bpe_dir, limits=limits.media()
         )
         world = None if args.no_examples else render_examples(Path(folder) / "world")
-        page = build_page(predictor, limits, world)
-        page.launch(
-            server_name=args.host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            theme=THEME,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            mcp_server=False,
-            max_file_size=limits.upload_bytes,
-            prevent_thread_lock=True,
-        )
-        print(f"showing http://{args.host}:{port} (stop with Ctrl-C)", flush=True)
+        app, leaving = as_application(build_page(predictor, limits, world), limits, Path(folder) / "uploads")
+        server = Server(app, limits, leaving)
+        print(f"showing http://{args.host}:{opened.getsockname()[1]} (stop with Ctrl-C)", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            page.close()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[opened])
     return 0

@@ -44,9 +44,8 @@ def listen(host: str, port: int) -> socket.socket:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; requests in the model are answered first."""
     try:
-        import uvicorn
-
         from unival.serve.app import create_app
+        from unival.serve.connections import Server
     except ImportError as error:
         raise ConfigError(f"{error.name} is missing: {install_extra('demo')}") from None
     from unival import load
@@ -57,15 +56,10 @@ def run(args: argparse.Namespace) -> int:
     predictor = load(
         args.checkpoint, args.device, args.precision, bpe_dir=args.bpe_dir, limits=limits.media()
     )
-    config = uvicorn.Config(
-        create_app(predictor, limits),
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=limits.answer_seconds,
-    )
+    server = Server(create_app(predictor, limits), limits)
     print(f"serving http://{args.host}:{opened.getsockname()[1]} (stop with Ctrl-C)", flush=True)
     # both ways to stop end in the same clean way
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[opened])
+        server.run(sockets=[opened])
     return 0

@@ -5,20 +5,25 @@ from __future__ import annotations
 import html
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unival.core.deadline import work_until
 from unival.core.modalities import MODALITIES
 from unival.demo.actions import Action, possible
+from unival.demo.bounds import BoundedBodies
 from unival.demo.examples import examples
-from unival.errors import UnivalError
+from unival.errors import OverdueError, UnivalError
 from unival.media import MediaError
 from unival.serve.limits import ServiceLimits
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from fastapi import FastAPI
+from starlette.routing import Mount
 
 if TYPE_CHECKING:
     from unival.predict.predictor import Predictor
@@ -31,7 +36,7 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospac
 def build_page(predictor: Predictor, limits: ServiceLimits, world: Path | None = None) -> gr.Blocks:
     """Return the page of a predictor, with examples of a sample world (unival.demo.examples)."""
     info = predictor.info
-    with gr.Blocks(analytics_enabled=False, title="UnIVAL", delete_cache=(600, 3600)) as page:
+    with gr.Blocks(analytics_enabled=False, title="UnIVAL", delete_cache=(60, 600)) as page:
         gr.Markdown(
             f"# UnIVAL\n{Path(predictor.name).name}: {info['parameters'] / 1e6:.1f} M parameters, "
             f"{info['device']}. Files up to {limits.upload_bytes / 2**20:.0f} MB, videos up to "
@@ -46,6 +51,27 @@ def build_page(predictor: Predictor, limits: ServiceLimits, world: Path | None =
                         with gr.Tab(action.offer.title):
                             _add(predictor, limits, medium, modality, action, world)
     return page.queue(max_size=limits.workers + limits.queue, api_open=False)
+
+
+def as_application(
+    page: gr.Blocks, limits: ServiceLimits, uploads: Path
+) -> tuple[BoundedBodies, Callable[[], None]]:
+    """Return the ASGI application of a page that keeps its files in ``uploads``, and what ends its open streams."""
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        theme=THEME,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        max_file_size=limits.upload_bytes,
+    )
+    mounted: Any = next(route.app for route in app.routes if isinstance(route, Mount))
+    return BoundedBodies(app, limits, uploads), mounted.stop_event.set
 
 
 def _medium(modality: str) -> Any:
@@ -119,9 +145,12 @@ def _answering(
             raise _shown(f"The text has {len(text or '')} characters, the limit is {limits.text_length}.")
         try:
             # content, not a path: a play list must not lead the readers to other files
-            result = action.ask(predictor, Path(path).read_bytes(), modality, text)
+            with work_until(time.monotonic() + limits.answer_seconds):
+                result = action.ask(predictor, Path(path).read_bytes(), modality, text)
         except MediaError as error:
             raise _shown(f"{Path(path).name}: {error.reason}") from None
+        except OverdueError:
+            raise _shown(f"This takes more than {limits.answer_seconds} seconds, the limit.") from None
         except UnivalError as error:
             raise _shown(str(error)) from None
         except Exception:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.deadline import in_time
 from unival.errors import ConfigError
 from unival.generate.rows import BOS, EOS, PAD
 from unival.generate.run import encode, evaluating
@@ -31,7 +32,8 @@ def rank_candidates(
     renormalised over what it allows at each position, and a candidate outside it scores -inf.
     ``chunk`` bounds how many (row, prefix) pairs run at once. Positions where only one token is allowed cost
     nothing; prefixes that candidates share run once. The encoder runs once.
-    Raises ConfigError when there is no candidate or prompts do not fit the batch.
+    Raises ConfigError when there is no candidate or prompts do not fit the batch, OverdueError
+    (unival.core.deadline).
     """
     answers = [[*(t for t in candidate if t != EOS), EOS] for candidate in candidates]
     batch = len(net_input["src_tokens"])
@@ -103,6 +105,7 @@ def _score_group(
     first = _log_probs(root[:, None], [[]], constraint)  # (G, 1, V)
     width = 0
     for begin in range(0, len(paths), size):
+        in_time()
         part = paths[begin : begin + size]
         length = max(len(p) for p in part)
         after = None

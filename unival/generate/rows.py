@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.deadline import in_time
 from unival.generate.constraints import SPECIALS, range_mask
 from unival.generate.settings import GenerationSettings, Hypothesis
 from unival.generate.trie import Trie
@@ -189,7 +190,8 @@ class Steps:
             self.ready = decoder.prefill(torch.from_numpy(tokens).to(self.device), state)
 
     def logits(self, rows: Rows) -> Tensor:
-        """Return (R, V) logits of the next token."""
+        """Return (R, V) logits of the next token. Raises OverdueError (unival.core.deadline)."""
+        in_time()
         if self.ready is not None:
             if rows.step < self.ready.size(1):
                 return self.ready[:, rows.step]

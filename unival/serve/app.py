@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from unival import __version__
-from unival.errors import ConfigError, DataError, UnivalError
+from unival.errors import ConfigError, DataError, OverdueError, UnivalError
 from unival.media import MediaError
 from unival.serve import upload
 from unival.serve.endpoints import Endpoint, ErrorReply, endpoints
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from unival.predict.predictor import Predictor
 
 # what a client got wrong -> status
-FAULTS: dict[type[UnivalError], int] = {MediaError: 422, DataError: 422, ConfigError: 400}
+FAULTS: dict[type[UnivalError], int] = {MediaError: 422, DataError: 422, ConfigError: 400, OverdueError: 504}
 _MEANINGS = {
     400: "A modality that the task or the model does not have, or a broken body",
     408: "The request took too long to arrive",
@@ -34,6 +34,7 @@ _MEANINGS = {
     415: "A content type that is not read",
     422: "Media that cannot be read, or fields that are wrong",
     503: "All places are taken; Retry-After says when to come back",
+    504: "The model was stopped, since the answer took too long",
 }
 _SHOWN = ("family", "size", "parameters", "device", "precision", "modalities", "video", "audio")
 
@@ -105,7 +106,7 @@ def _add(
     async def respond(request: Request) -> Any:
         async def receive() -> Callable[[], BaseModel]:
             media, given = await upload.read(request, fields, limits)
-            return partial(endpoint.answer, predictor, media, given)
+            return partial(endpoint.answer, predictor, limits, media, given)
 
         return await queue.run(receive)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from unival.core.modalities import ModalityName
+from unival.errors import DataError
 from unival.predict import offered
 from unival.serve.limits import ServiceLimits
 from unival.specs import SPECS
@@ -131,9 +132,24 @@ class Endpoint:
         config = ConfigDict(extra="forbid")
         return create_model(f"{self.name.title()}Request", __config__=config, **fields)
 
-    def answer(self, predictor: Predictor, media: bytes, fields: BaseModel) -> BaseModel:
-        """Ask the predictor. Raises its errors."""
-        return self.reply(self.ask(predictor, media, fields.model_dump()))
+    def answer(
+        self, predictor: Predictor, limits: ServiceLimits, media: bytes, fields: BaseModel
+    ) -> BaseModel:
+        """Ask the predictor. Raises its errors, and DataError for answers that cost too much."""
+        given = fields.model_dump()
+        if self.answers and given["answers"]:
+            _affordable(predictor, given["answers"], limits)
+        return self.reply(self.ask(predictor, media, given))
+
+
+def _affordable(predictor: Predictor, answers: list[str], limits: ServiceLimits) -> None:
+    """Memory and time of scoring go with the number of answers times the longest of them."""
+    longest = max(len(predictor.loaded.vocabulary.encode(f" {answer}")) for answer in answers)
+    if longest * len(answers) > limits.answer_tokens:
+        raise DataError(
+            f"answers: {len(answers)} with up to {longest} tokens; entries times tokens may be "
+            f"{limits.answer_tokens}: send fewer or shorter ones"
+        )
 
 
 def endpoints() -> tuple[Endpoint, ...]:

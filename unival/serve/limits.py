@@ -29,11 +29,14 @@ class ServiceLimits:
     audio_seconds: int = _limit(600, "length of a sound")
     text_length: int = _limit(1000, "characters of one text")
     answers: int = _limit(200, "entries of a list of answers")
+    answer_tokens: int = _limit(2000, "entries of a list of answers, times the tokens of its longest")
     n_best: int = _limit(10, "outputs asked for at once")
     workers: int = _limit(1, "requests in the model at once, a thread each")
     queue: int = _limit(16, "requests that may wait; more are told to come back")
+    connections: int = _limit(100, "connections at once, idle ones too; more are sent away")
+    head_seconds: int = _limit(10, "time a client has to send the head of a request, or to stay idle")
     upload_seconds: int = _limit(60, "time a client has to send its request")
-    answer_seconds: int = _limit(120, "time until a request that still waits is given up")
+    answer_seconds: int = _limit(120, "time until a request is given up, waiting or in the model")
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError, create_model
 from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from unival.serve.limits import ServiceLimits
@@ -49,6 +50,8 @@ async def read(request: Request, fields: type[Fields], limits: ServiceLimits) ->
         raise HTTPException(
             408, f"the request did not arrive within {limits.upload_seconds} seconds"
         ) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the request ended before its body did") from None
 
 
 def _bounded(request: Request, limits: ServiceLimits) -> Request:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from unival.core.deadline import work_until
+from unival.errors import OverdueError
 
 T = TypeVar("T")
 
@@ -39,23 +43,34 @@ class WorkQueue:
     async def run(self, receive: Callable[[], Awaitable[Callable[[], T]]]) -> T:
         """Take a place, receive the request, do its work on a worker and return the result.
 
-        Raises Busy, and whatever ``receive`` and the work raise.
+        Raises Busy where it only waited, OverdueError where the work takes too long (it is stopped at its next step),
+        and whatever ``receive`` and the work raise.
         """
         with self._lock:
             if self._taken >= self.places:
                 raise Busy(f"all {self.places} places are taken: try again")
             self._taken += 1
         try:
-            future = self._pool.submit(await receive())
+            work = await receive()
+            until = time.monotonic() + self.seconds
+            future = self._pool.submit(_within, work, until)
         except BaseException:
             self._leave()
             raise
-        # work that has begun cannot be stopped: its place is free when it ends, whoever still waits for it
+        # the place is free when the work ends, whoever still waits for it
         future.add_done_callback(self._leave)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
         except asyncio.TimeoutError:
-            raise Busy(f"no answer within {self.seconds:g} seconds: try again") from None
+            if future.cancelled():
+                raise Busy(f"no answer within {self.seconds:g} seconds: try again") from None
+            raise OverdueError(self._said) from None
+        except OverdueError:
+            raise OverdueError(self._said) from None
+
+    @property
+    def _said(self) -> str:
+        return f"this takes more than {self.seconds:g} seconds, the limit: ask for less, or when the service is idle"
 
     def _leave(self, _: Future[T] | None = None) -> None:
         with self._lock:
@@ -65,3 +80,8 @@ class WorkQueue:
         """Finish what has begun, forget what waits. An application may be started again afterwards."""
         pool, self._pool = self._pool, self._new_pool()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _within(work: Callable[[], T], until: float) -> T:
+    with work_until(until):
+        return work()
