@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,8 +22,9 @@ from unival.core.installation import install_extra
 from unival.core.logs import quieten
 from unival.core.ranges import check_ranges
 from unival.errors import ConfigError, nearest, said, shortened
-from unival.launch.stopping import REQUEST
-from unival.launch.watchdog import WATCHDOG
+from unival.launch.company import COMPANY
+from unival.launch.stopping import REQUEST, STOPPED
+from unival.launch.watchdog import HUNG, WATCHDOG
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +147,7 @@ def call_the_roll(args: argparse.Namespace) -> None:
     device = "cpu" if args.cpu else f"cuda:{args.device_id} {torch.cuda.get_device_name(args.device_id)}"
     facts = {"code": code_facts(), "options": option_facts(vars(args))}
     own = Presence.here(args.distributed_rank, device, facts)
-    ranks = roll_call(own, world, args.preflight_timeout or TaskOptions.preflight_timeout)
+    ranks = roll_call(own, world, args.preflight_timeout or TaskOptions.preflight_timeout, COMPANY)
     if ranks:
         logger.info(f"pre-flight: {world} ranks with equal code and options\n{table(ranks)}")
 
@@ -176,7 +178,7 @@ def _engine(cfg: Any) -> None:
     try:
         engine.main(cfg)
     except Exception as error:
-        code = report_failure(error)
+        code = _explain(error)
         for worker in multiprocessing.active_children():
             worker.kill()  # one that is handing over a batch would print its broken connection
         raise SystemExit(code) from None
@@ -192,9 +194,26 @@ def plan(argv: Sequence[str]) -> str:
     return plan_run(convert_namespace_to_omegaconf(adapt(parse(argv))))[0]
 
 
+def _explain(error: Exception) -> int:
+    """Print why a run ends; an engine's complaint about a connection is another rank's end, which is named."""
+    line = COMPANY.missing() if isinstance(error, RuntimeError) else ""
+    if not line:
+        return report_failure(error)
+    time.sleep(1)  # the launcher of both is to see first which one ended first
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    return HUNG
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns 0, 2 after an error that is the user's to mend (printed without traceback), or 75 when the run
-    was asked to stop and has saved."""
+    """Train; returns 0, 2 after an error that is the user's to mend (printed without traceback), 75 when the run
+    was asked to stop and has saved, or 76 when another rank is gone."""
+    code = _train(argv)
+    if code in (0, STOPPED):
+        COMPANY.leave()
+    return code
+
+
+def _train(argv: Sequence[str] | None) -> int:
     show_any_text()
     set_up_logging()
     REQUEST.watch()
@@ -231,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProcessExitedException as error:  # a spawned process has printed its error
         return error.exit_code or 1
     except Exception as error:
-        return report_failure(error)
+        return _explain(error)
     finally:
         if claim is not None:
             claim.release()

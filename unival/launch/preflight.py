@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unival.errors import ConfigError
+from unival.launch.company import Company
 
 _PARTS = ("unival", "unival.models", "unival.tasks", "unival.criterions", "unival.data")
 # Options that say which rank this is.
@@ -94,8 +95,10 @@ def table(ranks: Sequence[Presence]) -> str:
     return "\n".join(lines)
 
 
-def roll_call(own: Presence, world: int, seconds: float) -> list[Presence]:
+def roll_call(own: Presence, world: int, seconds: float, company: Company | None = None) -> list[Presence]:
     """Meet all ranks at MASTER_ADDR:MASTER_PORT; return them in order (on rank 0; elsewhere an empty list).
+
+    From then on ``company`` hears when one of them is gone.
 
     Raises:
         ConfigError: on every rank that came: some did not within ``seconds`` (named), or they differ in
@@ -117,6 +120,8 @@ def roll_call(own: Presence, world: int, seconds: float) -> list[Presence]:
             ) from None
         if verdict:
             raise ConfigError(verdict)
+        if company is not None:
+            company.join(store, own.rank)
         return []
     ranks = _present(store, world, seconds, place)
     problem = _verdict(ranks, world, seconds)
@@ -126,6 +131,8 @@ def roll_call(own: Presence, world: int, seconds: float) -> list[Presence]:
         time.sleep(_POLL)
     if problem:
         raise ConfigError(problem)
+    if company is not None:
+        company.join(store, own.rank, [rank.place for rank in ranks])
     return ranks
 
 
@@ -178,6 +185,13 @@ def _store(rank: int, seconds: float) -> Any:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        socket.getaddrinfo(host, port)
+    except OSError as error:
+        raise ConfigError(
+            f"pre-flight: MASTER_ADDR '{host}' is no host that {socket.gethostname()} knows ({error.strerror}): give "
+            "the name or the address of the machine of rank 0"
+        ) from None
     try:
         # multi_tenant: the process group to come shares the port in this process
         store = TCPStore(

@@ -7,6 +7,7 @@ answers 503 only after a complete head. Here every connection has a timer from i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from unival.errors import ConfigError
 from unival.serve.limits import ServiceLimits
 
 _log = logging.getLogger("unival.serve")
-_ACCEPTED = 16  # connections that asyncio accepts before any of them is looked at
+_ACCEPTED = 8  # connections that asyncio accepts in one of its rounds; it takes some rounds to end one
 _WAITING = 128  # connections that the system keeps until then
 _SPARE = 32  # descriptors for media that are read
 _FAREWELL = 2.0  # seconds in which a client that is sent away can read why
@@ -75,7 +76,7 @@ class Server(uvicorn.Server):
 
 def room(wanted: int) -> int:
     """Return for how many connections there are descriptors, at most ``wanted``; raises the soft limit if needed."""
-    kept = len(os.listdir("/proc/self/fd")) + 2 * _ACCEPTED + _SPARE
+    kept = len(os.listdir("/proc/self/fd")) + 6 * _ACCEPTED + _SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < kept + wanted:
         soft = kept + wanted if hard == resource.RLIM_INFINITY else min(hard, kept + wanted)
@@ -181,7 +182,8 @@ class Connection(H11Protocol):
             b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%sConnection: close\r\n\r\n%s"
             % (status, words[status], len(body), again, body)
         )
-        self.transport.write_eof()
+        with contextlib.suppress(OSError):  # the client is gone
+            self.transport.write_eof()
         self._after(_FAREWELL, self.transport.abort)
 
     def _after(self, seconds: float, call: Callable[[], None] | None) -> None:

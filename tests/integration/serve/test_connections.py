@@ -128,7 +128,7 @@ def test_a_deadline_stops_the_model(predictor, media):
         assert post(f"{url}/caption", content).status_code == 200
 
 
-@pytest.mark.parametrize("descriptors", [96, 160])
+@pytest.mark.parametrize("descriptors", [64, 160])
 def test_out_of_descriptors_the_log_stays_short(folder, media, descriptors):
     """Two hundred idle connections printed 22,532 tracebacks in ten seconds."""
     words = ["serve", str(folder), "--port", "0", "--device", "cpu", "--head-seconds", "4"]
@@ -143,8 +143,8 @@ def test_out_of_descriptors_the_log_stays_short(folder, media, descriptors):
     try:
         line = program.stdout.readline()
         if not line:
-            assert "the limit of open files is 96" in program.stderr.read() and program.wait(30) == 2
-            assert descriptors == 96
+            assert "the limit of open files is 64" in program.stderr.read() and program.wait(30) == 2
+            assert descriptors == 64
             return
         address = line.split()[1]
         waiting = [_connect(address) for _ in range(200)]
