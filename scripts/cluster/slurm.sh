@@ -85,7 +85,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 start munged --foreground --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
   --pid-file="$folder/munged.pid" --log-file="$folder/log/munged.log" --seed-file="$folder/munged.seed"
-start slurmctld -D -i
+start slurmctld -D -c  # nothing of an earlier time in this folder
 for ((number = 1; number <= nodes; number++)); do start slurmd -D -N "home$number"; done
 ready() { [ "$(sinfo -h -N -p low -o %t 2> /dev/null | grep -c idle)" -ge "$nodes" ]; }
 for _ in $(seq 150); do

@@ -121,3 +121,10 @@ def test_helpers_of_tests_are_not_imported_from_a_conftest():
     """There are several; which one the name means depends on what was collected last."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert "conftest" not in imports(path), f"{path.relative_to(ROOT)} imports from conftest"
+
+
+def test_durations_come_from_a_clock_that_does_not_jump():
+    """The time of day is set while a run waits; who waits looks at ``time.monotonic``."""
+    for path in sources("unival", *FOLDERS):
+        text = path.read_text(encoding="utf-8")
+        assert "time.time()" not in text and "datetime.now" not in text, path

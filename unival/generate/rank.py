@@ -137,7 +137,21 @@ def _log_probs(logits: Tensor, prefixes: Sequence[list[int] | None], constraint:
     """Log-softmax of logits (G, n, V) over what the constraint allows behind each of n prefixes."""
     scores = logits.float()
     if constraint is not None:
-        states = np.array([constraint.state(p or []) for p in prefixes])
+        states = _states(constraint, prefixes)
         allowed = constraint.mask(states, logits.size(-1), logits.device)
         scores = scores.masked_fill(~allowed, -torch.inf)
     return torch.log_softmax(scores, dim=-1)
+
+
+def _states(constraint: Trie, prefixes: Sequence[list[int] | None]) -> np.ndarray:
+    """Return the trie's states behind prefixes; one that continues the prefix before it takes one step."""
+    found: list[int] = []
+    before: list[int] | None = None
+    for prefix in prefixes:
+        in_time()
+        if before is not None and prefix and prefix[:-1] == before:
+            found.append(int(constraint.advance(np.array(found[-1:]), np.array(prefix[-1:]))[0]))
+        else:
+            found.append(constraint.state(prefix or []))
+        before = prefix
+    return np.array(found)

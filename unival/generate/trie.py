@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.deadline import in_time
 from unival.errors import ConfigError
 
 UNKNOWN = -1
@@ -22,12 +23,13 @@ class Trie:
     """Set of token sequences, each followed by ``eos``; prefixes do not contain bos.
 
     sequences: token lists without bos; a trailing ``eos`` is optional. Raises ConfigError when there are no
-    sequences or one of them is empty.
+    sequences or one of them is empty, OverdueError (unival.core.deadline).
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]], eos: int = 2) -> None:
         children: list[dict[int, int]] = [{}]
         for sequence in sequences:
+            in_time()
             tokens = list(sequence)
             if tokens and tokens[-1] == eos:
                 tokens.pop()
