@@ -9,6 +9,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from unival.launch.stopping import REQUEST, STOPPED
 from unival.launch.watchdog import HUNG, WATCHDOG
 
 logger = logging.getLogger(__name__)
+_CONNECTION = re.compile(r"gloo|nccl|c10d|connection|peer|socket|barrier", re.IGNORECASE)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -196,7 +198,8 @@ def plan(argv: Sequence[str]) -> str:
 
 def _explain(error: Exception) -> int:
     """Print why a run ends; an engine's complaint about a connection is another rank's end, which is named."""
-    line = COMPANY.missing() if isinstance(error, RuntimeError) else ""
+    cut = isinstance(error, RuntimeError) and _CONNECTION.search(str(error))
+    line = COMPANY.missing() if cut else ""
     if not line:
         return report_failure(error)
     time.sleep(1)  # the launcher of both is to see first which one ended first

@@ -88,7 +88,9 @@ class Job:
     def goes_on(self, restarts: int = 1) -> None:
         """Wait until it was put back, runs again, and goes on where it stopped; every update is there once."""
         until(f"job {self.number} comes back", lambda: self.facts["Restarts"] == str(restarts))
-        told("scontrol", "update", f"JobId={self.number}", "StartTime=now")  # SLURM lets it wait for two minutes
+        told(
+            "scontrol", "update", f"JobId={self.number}", "StartTime=now"
+        )  # SLURM lets it wait for two minutes
         saved = self.run.saved()
         if not saved:
             raise Wrong(f"nothing was saved: {self.tail()}")
