@@ -14,9 +14,11 @@ command -v ip > /dev/null || { echo "error: ip is missing: apt-get install iprou
 [ "$(id -u)" -eq 0 ] || { echo "error: network namespaces need root" >&2; exit 2; }
 count="${HOSTS:-2}" mark="uv$$" folder="$(mktemp -d -t unival-hosts-XXXXXX)"
 net="10.$((100 + $$ / 256 % 100)).$(($$ % 256))"
+child=""
 finish() {
   code=$?
   trap - EXIT
+  if [ -n "$child" ]; then kill "$child" 2> /dev/null || true; fi
   for ((k = 1; k <= count; k++)); do
     ip netns pids "$mark-host$k" 2> /dev/null | xargs -r kill -KILL 2> /dev/null || true
     ip netns del "$mark-host$k" 2> /dev/null || true
@@ -56,4 +58,6 @@ program slow "tc qdisc replace dev $mark-\${1#host} root tbf rate \$2 burst 32kb
 ip netns exec $mark-\$1 tc qdisc replace dev eth0 root tbf rate \$2 burst 32kbit latency 400ms"
 program die "ip link set $mark-\${1#host} down
 ip netns pids $mark-\$1 | xargs -r kill -KILL"
-PATH="$folder/bin:$PATH" UNIVAL_HOSTS="$count" "$@"
+PATH="$folder/bin:$PATH" UNIVAL_HOSTS="$count" "$@" <&0 &
+child=$!
+wait "$child"

@@ -64,9 +64,11 @@ start() {  # each daemon in the foreground, so that its number is known
   "$@" > /dev/null 2>> "$folder/log/start.log" &
   started+=($!)
 }
+child=""
 finish() {
   code=$?
   trap - EXIT
+  if [ -n "$child" ]; then kill "$child" 2> /dev/null || true; fi
   scancel --state=PENDING 2> /dev/null || true
   scancel 2> /dev/null || true
   for _ in $(seq 50); do
@@ -97,4 +99,6 @@ if ! ready; then
   tail -n 5 "$folder"/log/* >&2
   exit 2
 fi
-"$@"
+"$@" <&0 &
+child=$!
+wait "$child"
