@@ -2,8 +2,8 @@
 
 ``training`` is a small captioning run with two data workers, short epochs and a validation every 100 updates;
 ``server`` is ``unival serve`` under three clients, a fifth of whose requests are broken, while others send half a
-request. Memory (the processes' own share, PSS), open descriptors and threads of every process are written to
-``samples.csv`` every ten seconds, drawn to ``soak.png`` and judged by their slope (the median of all pairwise ones,
+request. Memory (the processes' share of what is not read from files), open descriptors and threads of every process
+are written to ``samples.csv`` every ten seconds, drawn to ``soak.png`` and judged by their slope (the median of all pairwise ones,
 Theil and Sen) after the first sixth of the time: exit code 1 when anything grows. ``draw FOLDER... --out FILE``
 draws several runs as one picture.
 """
@@ -62,10 +62,11 @@ def measure(pid: int) -> dict[str, float] | None:
     lines = dict(
         line.split(":", 1) for line in (*rollup.splitlines()[1:], *status.splitlines()) if ":" in line
     )
-    if "Pss" not in lines:
+    if "Pss_Anon" not in lines:
         return None
     return {
-        "memory": int(lines["Pss"].split()[0]) / 1024,
+        # not what is read from files: that is shared with whatever else runs on the machine
+        "memory": sum(int(lines[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) / 1024,
         "descriptors": descriptors,
         "threads": int(lines["Threads"]),
     }
@@ -115,9 +116,12 @@ def slope(rows: Sequence[dict[str, float]], name: str) -> float:
     kept = [(row["seconds"] / 3600, row[name]) for row in rows if row["seconds"] >= last / 6]
     times, values = np.array(kept).T
     first, second = np.triu_indices(len(times), 1)
-    if not len(first):
+    apart = times[second] > times[first]
+    if not apart.any():
         return 0.0
-    return float(np.median((values[second] - values[first]) / (times[second] - times[first])))
+    return float(
+        np.median(((values[second] - values[first]) / (times[second] - times[first] + ~apart))[apart])
+    )
 
 
 def judge(file: Path) -> dict[str, dict[str, Any]]:
@@ -191,7 +195,7 @@ def training(folder: Path, minutes: float) -> dict[str, Any]:
         "exit code (75: asked to stop)": program.returncode,
         "updates": run.logged(),
         "validations": sum(record["split"] == "valid" for record in records),
-        "epochs": max((record["epoch"] for record in records), default=0),
+        "epochs": max((record.get("epoch", 0) for record in records), default=0),
     }
 
 
