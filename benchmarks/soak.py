@@ -3,9 +3,9 @@
 ``training`` is a small captioning run with two data workers, short epochs and a validation every 100 updates;
 ``server`` is ``unival serve`` under three clients, a fifth of whose requests are broken, while others send half a
 request. Memory (the processes' share of what is not read from files), open descriptors and threads of every process
-are written to ``samples.csv`` every ten seconds, drawn to ``soak.png`` and judged by their slope (the median of all pairwise ones,
-Theil and Sen) after the first sixth of the time: exit code 1 when anything grows. ``draw FOLDER... --out FILE``
-draws several runs as one picture.
+are written to ``samples.csv`` every ten seconds, drawn to ``soak.png`` and judged by their slope (the median of all
+pairwise ones, Theil and Sen) after the first sixth of the time: exit code 1 when anything grows.
+``draw FOLDER... --out FILE`` draws several runs as one picture.
 """
 
 from __future__ import annotations
