@@ -159,6 +159,10 @@ class Connection(H11Protocol):
             self._after(whole, self._overdue)
 
     def _late(self) -> None:
+        # on a busy machine what was sent may have arrived without being read
+        self._after(_FAREWELL, self._too_late)
+
+    def _too_late(self) -> None:
         if self.transport.is_closing() or self.transport.get_write_buffer_size():
             self._after(self.bounds.upload_seconds, self.transport.abort)  # a slow reader of the last answer
         elif self.conn.trailing_data[0]:
