@@ -28,16 +28,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotations", metavar="FILE", help="official VQA annotations of a file of questions"
     )
     parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy", help="boxes of a table")
-    parser.add_argument("--val", type=float, default=0.1, help="share of the media for validation")
-    parser.add_argument("--test", type=float, default=0.1, help="share of the media for the test")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=[],
+        metavar="VALUE=LABEL",
+        help="what labels of unusual spelling mean, such as 2=no (true/false, 1/0 and yes/no of any case are known)",
+    )
+    parser.add_argument("--lowercase", action="store_true", help="captions and answers in small letters")
+    parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="rows with the same value there stay in one part, such as text or speaker (default: the column 'split' "
+        "says the parts where there is one, else the media stay together)",
+    )
+    parser.add_argument(
+        "--val", type=float, default=0.1, help="share of the media (--by: values) for validation"
+    )
+    parser.add_argument(
+        "--test", type=float, default=0.1, help="share of the media (--by: values) for the test"
+    )
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FOLDER",
+        help="use this vocabulary, so that models of several tasks can be merged (default: one of these texts)",
+    )
     parser.add_argument("--vocabulary-size", type=int, default=4000, help="most text pieces (default: 4000)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what was written and what is missing."""
-    from unival.datatools.own.convert import convert
-    from unival.datatools.own.sources import Request
+    from unival.datatools.own.convert import How, convert
+    from unival.datatools.own.request import Request
+    from unival.vocabulary.vocabulary import Vocabulary
 
     out = Path(args.out)
     (check_file if out.suffix.lower() == ".jsonl" else check_folder)(out)
@@ -45,25 +69,39 @@ def run(args: argparse.Namespace) -> int:
         source=Path(args.source),
         spec=spec_of(args),
         media=Path(args.media) if args.media else None,
-        columns=dict(_pair(text) for text in args.columns),
+        columns=dict(
+            _pair("--columns", text, "FIELD=COLUMN, such as caption=title") for text in args.columns
+        ),
         annotations=Path(args.annotations) if args.annotations else None,
         box_format=args.box_format,
     )
     shares = {"val": args.val, "test": args.test}
-    done = convert(request, out, shares, args.seed, args.vocabulary_size)
+    how = How(
+        by=args.by,
+        vocabulary=Path(args.vocabulary) if args.vocabulary else None,
+        labels=dict(_pair("--labels", text, "VALUE=LABEL, such as 2=no") for text in args.labels),
+        lowercase=args.lowercase,
+    )
+    if how.vocabulary:
+        Vocabulary.load(how.vocabulary)  # what is no vocabulary is named before anything is read
+    done = convert(request, out, shares, args.seed, args.vocabulary_size, how)
     for path, rows in done.tables.values():
         print(f"{path}: {rows:,} rows")
     for line in done.report.lines():
         print(line)
     if done.vocabulary:
         print(f"{done.vocabulary}: vocabulary")
+    for line in done.choices:
+        print(f"chosen: {line}")
     if done.recipe:
         print(f"{done.recipe}: recipe; next: unival train {done.recipe}")
+    elif done.vocabulary and "val" not in done.tables:
+        print("no recipe: a training needs validation rows (--val)")
     return 0
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, column = text.partition("=")
-    if not (name and equals and column):
-        raise ConfigError(f"--columns '{text}' is not FIELD=COLUMN, such as caption=title")
-    return name, column
+def _pair(option: str, text: str, form: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ConfigError(f"{option} '{text}' is not {form}")
+    return name.lower() if option == "--labels" else name, value

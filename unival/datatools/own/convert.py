@@ -5,42 +5,68 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unival.core.files import Output
 from unival.core.paths import recipes, root
+from unival.datatools.own.choices import Choices, choose
+from unival.datatools.own.labels import lowered, one_case, with_labels
+from unival.datatools.own.parts import COLUMN, parts_of
 from unival.datatools.own.report import MISSING, Report
-from unival.datatools.own.rows import usable
-from unival.datatools.own.sources import Request, read_source
-from unival.datatools.own.split import SPLITS, assign
+from unival.datatools.own.request import Request
+from unival.datatools.own.rows import decodable, usable
+from unival.datatools.own.sources import read_source
 from unival.errors import ConfigError, DataError
 from unival.specs import TaskSpec
 from unival.specs.answers import one_answer
 from unival.specs.base import is_absent
+from unival.vocabulary.vocabulary import Vocabulary
 
 STARTER = Path("own_data/starter.yaml")  # below the shipped recipes
 
 
+@dataclass(frozen=True)
+class How:
+    """What is asked of a conversion beside its source.
+
+    ``by``: the field or column whose equal values stay in one part. ``vocabulary``: a folder that is used in place of
+    a vocabulary of these texts, so that models of several tasks can be merged. ``labels``: value -> label.
+    ``lowercase``: targets in small letters.
+    """
+
+    by: str | None = None
+    vocabulary: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    lowercase: bool = False
+
+
 @dataclass
 class Converted:
-    """What was written: files by split with their rows, and what was left out."""
+    """What was written: files by split with their rows, what was left out, and what was chosen for the recipe."""
 
     tables: dict[str, tuple[Path, int]] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     vocabulary: Path | None = None
     recipe: Path | None = None
+    choices: list[str] = field(default_factory=list)
 
 
 def convert(
-    request: Request, out: Path, shares: Mapping[str, float], seed: int = 7, vocabulary_size: int = 4000
+    request: Request,
+    out: Path,
+    shares: Mapping[str, float],
+    seed: int = 7,
+    vocabulary_size: int = 4000,
+    how: How = How(),
 ) -> Converted:
     """Write the source's records as JSON lines below ``out``, or as the one file ``out`` when it ends so.
 
     Media references become relative to ``out``'s folder. Rows that cannot be used (no medium, no target, values
-    that are no text, boxes outside) are left out and counted in the result's report. A folder also gets a
-    vocabulary trained on its texts and, where rows have targets, a recipe that starts from them.
+    that are no text, boxes outside, a caption without a word, media that cannot be decoded) are left out and
+    counted in the result's report. A folder also gets a vocabulary trained on its texts and, where rows have targets,
+    a recipe whose sizes and epochs are chosen from them.
 
     Raises:
         DataError: an unreadable source, or one with no row that can be used.
@@ -49,26 +75,34 @@ def convert(
     folder = out.parent if single else out
     if "${" in str(folder.resolve()):
         raise ConfigError(f"--out {out}: recipes cannot name a folder with '${{'; give another")
-    done = Converted()
-    records = usable(read_source(request, done.report), request.spec, folder, done.report)
+    done, spec = Converted(), request.spec
+    keep = tuple(name for name in (COLUMN, how.by) if name)
+    rows = with_labels(
+        list(read_source(replace(request, keep=keep), done.report)), spec, how.labels, done.report
+    )
+    records = usable(rows, spec, folder, done.report)
+    records = decodable(records, spec, folder, done.report)
     if not records:
         raise DataError(_nothing(done.report), path=str(request.source))
+    targets = [f.name for f in spec.fields if f.target]
+    if how.lowercase:
+        records = [{n: lowered(v) if n in targets else v for n, v in r.items()} for r in records]
+    if spec.name in ("caption", "vqa"):
+        done.report.remarks += one_case(records, targets, how.lowercase)
+    parts = {"all": records} if single else parts_of(records, spec, how.by, shares, seed, done.report)
     with Output() as output:
-        if single:
-            done.tables["all"] = (out, len(records))
-            output.text(out, _lines(records))
-        else:
-            place = assign([str(r[request.spec.modality]) for r in records], shares, seed)
-            for name in SPLITS:
-                rows = [r for r in records if place[str(r[request.spec.modality])] == name]
-                if rows:
-                    done.tables[name] = (folder / f"{name}.jsonl", len(rows))
-                    output.text(folder / f"{name}.jsonl", _lines(rows))
+        for name, kept in parts.items():
+            path = out if single else folder / f"{name}.jsonl"
+            done.tables[name] = (path, len(kept))
+            output.text(path, _lines(kept))
         output.commit()
     if not single:
-        done.vocabulary = _vocabulary(request.spec, records, folder, vocabulary_size)
-        if any(f.target and f.name in records[0] for f in request.spec.fields):
-            done.recipe = _recipe(request.spec, folder, done.tables)
+        done.vocabulary = how.vocabulary or _vocabulary(spec, records, folder, vocabulary_size)
+        if any(name in records[0] for name in targets):
+            vocabulary = Vocabulary.load(done.vocabulary)
+            choices = choose(spec, parts, folder, vocabulary)
+            done.choices = choices.said
+            done.recipe = _recipe(spec, folder, done.tables, done.vocabulary, choices)
     return done
 
 
@@ -87,7 +121,6 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 def _vocabulary(spec: TaskSpec, records: list[dict[str, Any]], folder: Path, size: int) -> Path:
     from unival.vocabulary.texts import prompt_texts, texts_of
-    from unival.vocabulary.vocabulary import Vocabulary
 
     texts = list(prompt_texts())
     columns = [field.name for field in spec.fields if field.words]
@@ -102,7 +135,13 @@ def _vocabulary(spec: TaskSpec, records: list[dict[str, Any]], folder: Path, siz
     return place
 
 
-def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]) -> Path | None:
+def _recipe(
+    spec: TaskSpec,
+    folder: Path,
+    tables: Mapping[str, tuple[Path, int]],
+    vocabulary: Path,
+    choices: Choices,
+) -> Path | None:
     """Write the recipe of a first training; None where the shipped recipes are not at hand."""
     from unival.core.recipe import write_yaml
     from unival.specs.reference import REFERENCE_TASKS
@@ -110,28 +149,32 @@ def _recipe(spec: TaskSpec, folder: Path, tables: Mapping[str, tuple[Path, int]]
     starter = recipes() / STARTER
     if not starter.is_file() or "val" not in tables:
         return None
-    data = root("UNIVAL_DATA").resolve()
     place = folder.resolve()
-    own = f"${{UNIVAL_DATA}}/{place.relative_to(data)}" if place.is_relative_to(data) else str(place)
+    own = _named(place)
     registered = {pair: name for name, pair in REFERENCE_TASKS.items()}
     content: dict[str, Any] = {
         "extends": os.path.relpath(starter, place),  # from the real folder, which a link may stand for
         "task": registered.get((spec.name, spec.modality), spec.name),
         "data": {"train": f"{own}/train.jsonl", "valid": f"{own}/val.jsonl"},
-        "inputs": {"bpe_dir": f"{own}/vocabulary"},
+        "inputs": {"bpe_dir": _named(vocabulary.resolve())},
         "checkpoint": {"save_dir": f"${{UNIVAL_OUT}}/{place.name}"},
     }
-    networks: dict[str, dict[str, Any]] = {
-        "video": {"model": {"video_encoder_name": "all_resnext14"}},
-        "audio": {
-            "model": {"audio_encoder_name": "pann_cnn6", "hop_size": 1024},
-            "inputs": {"sample_rate": 32000, "max_audio_len": 160000},
-        },
+    networks = {
+        "video": {"video_encoder_name": "all_resnext14"},
+        "audio": {"audio_encoder_name": "pann_cnn6"},
     }
-    for section, values in networks.get(spec.modality, {}).items():
+    if spec.modality in networks:
+        content["model"] = networks[spec.modality]
+    for section, values in choices.options.items():
         content[section] = {**content.get(section, {}), **values}
     if len(spec.modalities) > 1 and (spec.name, spec.modality) not in registered:  # no name says the modality
         content["inputs"]["modality"] = spec.modality
     path = folder / "recipe.yaml"
     write_yaml(path, content)
     return path
+
+
+def _named(place: Path) -> str:
+    """Return a path as recipes name it: from UNIVAL_DATA where it lies below."""
+    data = root("UNIVAL_DATA").resolve()
+    return f"${{UNIVAL_DATA}}/{place.relative_to(data)}" if place.is_relative_to(data) else str(place)

@@ -8,6 +8,7 @@ _SHOWN = 3
 HIDDEN = "hidden files"
 MISSING = "their media are not there"
 UNUSABLE = "they cannot be used"
+UNREADABLE = "their media cannot be decoded"
 
 
 @dataclass

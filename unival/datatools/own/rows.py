@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from unival.datatools.own.report import MISSING, UNUSABLE, Report
+import numpy as np
+
+from unival.datatools.own.report import MISSING, UNREADABLE, UNUSABLE, Report
+from unival.datatools.own.sample import evenly
 from unival.errors import ConfigError, DataError
-from unival.media import MediaError
+from unival.media import MediaError, MediaLoader
 from unival.media.names import absence, absolute, existing
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.answers import one_answer
@@ -18,8 +21,12 @@ from unival.specs.base import is_absent, located, text_of
 from unival.specs.inputs import media_reference
 from unival.tables import Row
 from unival.vocabulary.boxes import inside, not_shares
+from unival.vocabulary.texts import prompt_texts
+from unival.vocabulary.vocabulary import Vocabulary
 
-_OPTIONS = SpecOptions()
+_OPTIONS = SpecOptions(patch_image_size=8, patch_frame_size=8, num_frames=1, max_audio_len=64)
+_DECODED = 48  # media that are decoded; all of them when one of these cannot be
+_RATE = 16000
 _BASE64 = 256  # characters from which a cell without a dot is a file's content and no name
 
 
@@ -43,6 +50,7 @@ def usable(rows: Iterable[Row], spec: TaskSpec, folder: Path, report: Report) ->
                 report.add(MISSING, _said(path))
                 continue
             reference = _checked(row, spec, place)
+            _prepared(row, spec, reference is not None)
         except (DataError, MediaError) as error:
             report.add(UNUSABLE, str(error))
             continue
@@ -60,6 +68,68 @@ def usable(rows: Iterable[Row], spec: TaskSpec, folder: Path, report: Report) ->
         )
         kept = [({n: v for n, v in values.items() if n != "id"}, has, row) for values, has, row in kept]
     return _with_targets(kept, spec, report)
+
+
+def decodable(
+    records: list[dict[str, Any]], spec: TaskSpec, folder: Path, report: Report
+) -> list[dict[str, Any]]:
+    """Return the records without those whose media cannot be decoded: a sample is tried, all when one fails there."""
+    if not spec.reads_media:
+        return records
+    real, loader = os.path.realpath(folder), MediaLoader()
+    names = list(dict.fromkeys(str(record[spec.modality]) for record in records))
+    tried = evenly(names, _DECODED)
+    broken = {name: reason for name in tried if (reason := _unreadable(name, real, spec.modality, loader))}
+    if broken:
+        rest = [name for name in names if name not in set(tried)]
+        broken |= {
+            name: reason for name in rest if (reason := _unreadable(name, real, spec.modality, loader))
+        }
+    for record in records:
+        if str(record[spec.modality]) in broken:
+            report.add(UNREADABLE, broken[str(record[spec.modality])])
+    return [record for record in records if str(record[spec.modality]) not in broken]
+
+
+def _unreadable(name: str, folder: str, modality: str, loader: MediaLoader) -> str | None:
+    if "." in name:  # else it holds the medium; the folder that names start at may not be there yet
+        name = os.path.normpath(os.path.join(folder, name))
+    try:
+        if modality == "image":
+            loader.image(name)
+        elif modality == "video":
+            loader.video(name, 1)
+        else:
+            loader.audio(name, _RATE)
+    except MediaError as error:
+        return str(error)
+    return None
+
+
+class _Blank(MediaLoader):
+    """Gives media without looking for them: what is wrong with a row's texts shows without."""
+
+    def image(self, ref: Any) -> Any:
+        from PIL import Image
+
+        return Image.new("RGB", (8, 8))
+
+    def video(self, ref: Any, num_frames: int, *args: object) -> np.ndarray:
+        return np.zeros((num_frames, 8, 8, 3), np.uint8)
+
+    def audio(self, ref: Any, rate: int) -> np.ndarray:
+        return np.zeros(64, np.float32)
+
+
+@cache
+def _bytes() -> Vocabulary:
+    return Vocabulary.train(prompt_texts(), 512)
+
+
+def _prepared(row: Row, spec: TaskSpec, training: bool) -> None:
+    """Prepare a row as a run does, DataError for one that would stop it. Boxes have been looked at before."""
+    if row.get("box") is None:
+        spec.examples(row, _Blank(), _OPTIONS, _bytes(), training=training)
 
 
 def _with_targets(
@@ -110,6 +180,4 @@ def _checked(row: Row, spec: TaskSpec, place: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _size(place: str) -> tuple[int, int]:
-    from unival.media import MediaLoader
-
     return MediaLoader().image_size(place)

@@ -8,7 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unival.datatools.own.parts import COLUMN, part_name
 from unival.datatools.own.report import HIDDEN, UNUSABLE, Report
+from unival.datatools.own.request import Request
 from unival.errors import ConfigError, DataError, RowNumber, nearest
 from unival.media.endings import ENDINGS
 from unival.media.names import files_below, is_hidden
@@ -35,22 +37,27 @@ _LOOKED_AT = 100  # rows of a JSONL file whose keys are its columns
 _CORNERS = {"xyxy": ("x0", "y0", "x1", "y1"), "xywh": ("x", "y", "w", "h")}
 
 
-def table_in(folder: Path) -> Path | None:
-    """Return the one table of a folder, or None when it has none. ConfigError when it has several."""
+def tables_in(folder: Path) -> dict[Path, str | None]:
+    """Return the tables of a folder with their part of the data: one, or several that are named by their part
+    (train.csv, val.csv). ConfigError for other tables beside each other."""
     tables = (p for p in sorted(folder.iterdir()) if not is_hidden(p.name) and not p.is_dir())
     found = [p for p in tables if p.suffix.lower() in (".csv", ".tsv", ".jsonl")]
-    if len(found) > 1:
+    parts = {path: part_name(path.stem) for path in found}
+    if len(found) > 1 and (None in parts.values() or len(set(parts.values())) < len(parts)):
         names = ", ".join(p.name for p in found)
         raise ConfigError(f"{folder} has several tables ({names}); name the one you mean")
-    return found[0] if found else None
+    return dict(parts) if len(found) > 1 else dict.fromkeys(found)
 
 
 def read_rows(
-    path: Path, spec: TaskSpec, media: Path, columns: Mapping[str, str], box_format: str, report: Report
+    path: Path, request: Request, media: Path, report: Report, split: str | None = None
 ) -> Iterator[Row]:
-    """Yield the rows of a table under the task's field names, media as paths below ``media``."""
-    table = open_table(path)
-    named = _columns(table, spec, columns, box_format)
+    """Yield the rows of a table under the task's field names, media as paths below ``media``.
+
+    ``split``: the part that all of them belong to, where the table is one of several.
+    """
+    table, spec, box_format = open_table(path), request.spec, request.box_format
+    named = _columns(table, spec, request.columns, box_format)
     for row in table:
         try:
             values = {
@@ -66,13 +73,18 @@ def read_rows(
             medium = str(medium)
         if isinstance(medium, str) and medium.strip():
             values[spec.modality] = _locate(media, medium, spec.modality)
-        if "id" in row:
-            values.setdefault("id", row["id"])
+        for name in ("id", *request.keep):
+            if name in row:
+                values.setdefault(name, row[name])
+        if split is not None:
+            values[COLUMN] = split
         yield Row(values, row.path, row.line)
 
 
 def read_folder(folder: Path, spec: TaskSpec, report: Report) -> Iterator[Row]:
     """Yield one row per media file: its sub-folder's name is the target, such as a caption (underscores become blanks).
+
+    The sub-folders may stand in folders named by their part of the data (``train/dog_bark/1.wav``).
 
     Raises:
         ConfigError: a task that needs more than that. DataError: no media in the sub-folders.
@@ -87,7 +99,7 @@ def read_folder(folder: Path, spec: TaskSpec, report: Report) -> Iterator[Row]:
     for name in names:
         if os.path.splitext(name)[1].lower() not in ENDINGS[spec.modality]:
             report.add(f"files that are no {spec.modality} ({', '.join(ENDINGS[spec.modality])})", name)
-        elif name.count(os.sep) == 1:
+        elif name.count(os.sep) == 1 or (name.count(os.sep) == 2 and part_name(name.split(os.sep)[0])):
             files.append(name)
         else:
             report.add(f"{spec.modality} files that do not stand in a folder named by their label", name)
@@ -97,10 +109,10 @@ def read_folder(folder: Path, spec: TaskSpec, report: Report) -> Iterator[Row]:
             path=str(folder),
         )
     for number, name in enumerate(files, 1):
-        label = os.path.dirname(name).replace("_", " ")
-        yield Row(
-            {spec.modality: str(folder / name), spec.answer.name: label}, str(folder), RowNumber(number)
-        )
+        *part, label, _ = name.split(os.sep)
+        values = {spec.modality: str(folder / name), spec.answer.name: label.replace("_", " ")}
+        values |= {COLUMN: part[0]} if part else {}
+        yield Row(values, str(folder), RowNumber(number))
 
 
 def _columns(
