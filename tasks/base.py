@@ -21,7 +21,8 @@ from unival.batching.reading import Item
 from unival.checkpoint.header import Header, released_vocabulary
 from unival.core import options as cli_options
 from unival.core.paths import split_paths
-from unival.data.dataset import DataSource, SpecDataset
+from unival.core.sampling import evenly
+from unival.data.dataset import DataSource, Failure, SpecDataset
 from unival.data.iterator import Division, EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
 from unival.launch.watchdog import WATCHDOG
@@ -31,6 +32,7 @@ from unival.tables import Table, absent_files, open_table
 from unival.tasks.guards import Stagnation
 from unival.tasks.keeping import Keeping, keeping
 from unival.tasks.options import TaskOptions
+from unival.tasks.progress import FIRST_ROWS, Pace
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, row_ids, run_forward, unwrap
 from unival.tasks.tracking import keep_sheet
 from unival.tasks.validation import FALLING, Validation
@@ -68,6 +70,10 @@ class UnivalTask(LegacyFairseqTask):
         self.best_metric = self.spec.best_metric
         self.dummy = False  # set by the trainer: the current batch only keeps this rank in step
         self.log_scores: Any = lambda record: None
+        self.pace, self.total = (
+            Pace(),
+            0,
+        )  # updates that the run will have made, 0: no end set; set by the trainer
         self.updates: Any = lambda: 0  # made so far
         self.lineage: list[str] = []  # hashes of the checkpoints that the weights descend from, oldest first
         self.untrained: list[str] = []  # modalities whose networks are built, random, and used by no row
@@ -358,11 +364,41 @@ class UnivalTask(LegacyFairseqTask):
         if best is not None:
             choose = min if name in FALLING else max
             stats[f"best_{name}"] = choose(best, stats[name])
+        if self.args.distributed_rank == 0:
+            logger.info(self._line(stats))
         self.log_scores({"split": "valid", "loss": float(stats.get("loss", math.nan)), **scores})
         update = int(stats["num_updates"])
         title = f"update {update:,}, {name} {stats[name]:.4g}"
         if self.args.distributed_rank == 0 and (sheet := self.validation.sheet(title)) is not None:
             keep_sheet(sheet, Path(self.args.save_dir), update)
+
+    def _line(self, stats: dict[str, Any]) -> str:
+        """What the latest validation found, in one line."""
+        assert self.validation is not None
+        update, total = self.updates(), self.total
+        training = self.datasets.get(self.args.train_subset)
+        only = training.sources[0] if training is not None and len(training.sources) == 1 else None
+        begin = f"validation at update {update:,}{f' of {total:,}' if total else ''}"
+        with WATCHDOG.paused():
+            return self.validation.line(begin, self.pace.left(update, total), stats, self.best_metric, only)
+
+    def first_look(self, model: Any, prepare: Any) -> str:
+        """Predict some validation rows soon after the start; returns a line, empty where there is nothing to look at.
+
+        ``prepare``: from a collated batch to one of the model's device and type.
+        """
+        dataset, training = self.datasets.get(self.args.valid_subset), self.datasets[self.args.train_subset]
+        if dataset is None or self.validation is None or len(self.validation.sources) != 1:
+            return ""
+        if len(dataset.sources) != 1 or len(training.sources) != 1:
+            return ""
+        rows = evenly(range(len(dataset)), FIRST_ROWS)
+        sample = dataset.collater([dataset[(1, 0, row)] for row in rows])
+        if isinstance(sample, Failure):
+            sample.raise_()
+        evaluated = unwrap(model)
+        evaluated.eval()
+        return self.validation.first_look(evaluated, prepare(sample), training.sources[0], rows)
 
     # checkpoints
 

@@ -39,6 +39,10 @@ class TaskOptions:
     val_inference_type: str | None = _option(None, "validation by allcand, beamsearch or open generation")
     eval_generate: bool = _option(True, "validate by generation and score with the task's metric")
     eval_print_samples: bool = _option(False, "log a few predictions of each validation")
+    first_look: float = _option(
+        30.0,
+        "seconds after which a few validation rows are predicted and shown, when none was due before; 0: never",
+    )
     eval_pictures: int = _option(
         12, "rows of each table whose predictions validation draws into predictions.png (0: none)"
     )
@@ -145,7 +149,7 @@ class TaskOptions:
             raise ConfigError(f"--keep-features-limit {self.keep_features_limit} must be above 0 gigabytes")
         if self.eval_pictures < 0:
             raise ConfigError(f"--eval-pictures {self.eval_pictures} must be at least 0")
-        for name in ("media_timeout", "hang_timeout"):
+        for name in ("media_timeout", "hang_timeout", "first_look"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {getattr(self, name)} must be at least 0 seconds"

@@ -1,9 +1,10 @@
-"""What a run will take, before it runs: rows, updates, effective batch, memory of a step."""
+"""What a run will take, before it runs: rows, updates, effective batch, memory of a step, time."""
 
 from __future__ import annotations
 
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from unival.data.dataset import Failure
 from unival.modeling.memory import MIB, Memory, step_memory, touch_kernels
 from unival.tasks.schedule import plan_schedule
+from unival.tasks.timing import time_of_run
 
 SAMPLED = 6  # batches from all over the epoch; the largest decides the memory
 
@@ -29,6 +31,7 @@ def plan(cfg: Any) -> tuple[str, Memory]:
     dataset = task.datasets[task.args.train_subset]
     batches = []
     schedule = task.schedule(dataset, cfg.dataset.batch_size, 1)
+    begun = time.perf_counter()
     for position in range(0, len(schedule), max(1, len(schedule) // SAMPLED)):
         batch = dataset.collater([dataset[item] for item in schedule[position]])
         if isinstance(batch, Failure):
@@ -36,6 +39,7 @@ def plan(cfg: Any) -> tuple[str, Memory]:
         batches.append(batch)
         if len(batches) == SAMPLED:
             break
+    reading = (time.perf_counter() - begun) / max(len(batches), 1)
     model = task.build_model(cfg.model)
     touch_kernels()
     before = _resident() - _held(model, batches)
@@ -57,6 +61,7 @@ def plan(cfg: Any) -> tuple[str, Memory]:
         lines.append(
             f"  {(memory.peak + before) / MIB:>9,.0f} MiB  on this CPU, with the program and its libraries"
         )
+    lines.append(time_of_run(cfg, task, model, batches, reading, total, memory.peak))
     return "\n".join(lines), memory
 
 

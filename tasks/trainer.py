@@ -70,12 +70,12 @@ class UnivalTrainer(Trainer):
         logger.info(task.plan(cfg, per_epoch, total))
         WATCHDOG.limit, WATCHDOG.together = task.cfg.hang_timeout, self.data_parallel_world_size > 1
         WATCHDOG.reading = task.being_read
-        self._total = total
+        self._total = task.total = total
         self._iterator: Any = None
         self._any_rank_stops = False
         self._undo = Undo(self, task)
         self._stagnation = task.stagnation
-        self._reported = False
+        self._reported = self._looked = False
         self._batch: int | None = None  # of the update that is being made
         self._gradient_norm: Any = 0.0
         self._log_path = Path(cfg.checkpoint.save_dir) / "train_log.jsonl"
@@ -426,6 +426,7 @@ class UnivalTrainer(Trainer):
 
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
         REQUEST.at_once = False  # from here on there is something to save
+        self.task.pace.begin(self.get_num_updates())
         self._samples, self._batch = samples, 0
         self._undo.begin()
         try:
@@ -444,7 +445,30 @@ class UnivalTrainer(Trainer):
             self._log({"split": "train", **record, "lr": float(self.get_lr())})
         if not self._total or update < self._total:
             self._stop_if_asked()
+            self._look()
         return output
+
+    def _look(self) -> None:
+        """Show within the first minute what the model says of a few validation rows, unless a validation came before.
+
+        Nothing of the run depends on it: no score is kept, and every update seeds its own random numbers.
+        """
+        limit, task = self.task.cfg.first_look, self.task
+        sharded = self.cfg.distributed_training.ddp_backend == "fully_sharded"  # no rank has the model alone
+        alone = self.is_data_parallel_master and not sharded and not self.cfg.dataset.disable_validation
+        if not limit or self._looked or not alone or task.pace.seconds < limit:
+            return
+        self._looked = True
+        if task.validation is None or task.validation.done:
+            return
+        model = self.ema.get_model() if task.uses_ema else self.model
+        with WATCHDOG.paused(), torch.no_grad():
+            said = task.first_look(model, lambda sample: self._prepare_sample(sample)[0])
+        if said:
+            update, total = self.get_num_updates(), self._total
+            begin = f"first look at update {update:,}{f' of {total:,}' if total else ''}"
+            left = task.pace.left(update, total)
+            logger.info(f"{begin}{f', {left}' if left else ''}: {said}")
 
     # log
 

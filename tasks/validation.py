@@ -15,6 +15,7 @@ from unival.errors import ConfigError, DataError, nearest
 from unival.evaluate.sheet import Section, prediction_sheet
 from unival.predict.inference import Inference, Prediction
 from unival.tasks.options import TaskOptions
+from unival.tasks.progress import line, trivial
 from unival.vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Validation:
         self.predictions: dict[str, list[Prediction]] = {}
         self.latest: dict[str, dict[str, tuple[Any, Any]]] = {}  # source -> id -> (output, reference)
         self.answers: list[str] = []  # of the last validation, all ranks
+        self.found: dict[str, list[Prediction]] = {}  # the same by source, in the order of their ids
+        self.done = 0  # validations
+        self._trivial: tuple[str, float] | None = None
 
     def metric_names(self) -> list[str]:
         """Names that the scores will have, found by scoring the first row's target against itself."""
@@ -92,7 +96,8 @@ class Validation:
         result: dict[str, float] = {}
         self.latest = {}
         self.answers = []
-        for name, found in _gather(self.predictions).items():
+        self.found = _gather(self.predictions)
+        for name, found in self.found.items():
             source = self.sources[name]
             found.sort(key=lambda p: (p.id, str(p.output)))
             self.latest[name] = {p.id: (p.output, p.reference) for p in found}
@@ -107,6 +112,29 @@ class Validation:
                 for p in found[:3]:
                     logger.info(f"{p.id}: '{p.output}' (reference: {p.reference})")
         return result
+
+    def line(
+        self, begin: str, left: str, scores: Mapping[str, float], metric: str, training: DataSource | None
+    ) -> str:
+        """Return the one line of the latest validation; ``training``: what trivial predictors are fitted on, once."""
+        if not self.done and training is not None and len(self.sources) == 1:
+            [source] = self.sources.values()
+            self._trivial = trivial(source, training, metric)
+        self.done += 1
+        found = [p for predictions in self.found.values() for p in predictions]
+        return line(begin, left, scores, metric, self._trivial, found)
+
+    def first_look(self, model: nn.Module, sample: Any, training: DataSource, rows: Sequence[int]) -> str:
+        """Predict one batch of the only source, ``rows`` of its table, and return its line without begin.
+
+        The scores are those of these rows alone; the first validation has those of all.
+        """
+        [(name, source)] = self.sources.items()
+        found = self.inference[name](model, sample)
+        ids, references = [p.id for p in found], [p.reference for p in found]
+        scores = source.spec.score([p.output for p in found], references, source.options, ids)
+        metric = source.spec.best_metric
+        return line("", "", scores, metric, trivial(source, training, metric, rows), found)
 
     def sheet(self, title: str) -> Image.Image | None:
         """Draw the latest predictions of some rows of each source; None where there is nothing to draw."""

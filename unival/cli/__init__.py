@@ -17,7 +17,7 @@ BROKEN_PIPE = 141  # as shells say it of a program that SIGPIPE ended
 VERBS = {
     "train": ("unival.cli.train", "train from a YAML recipe"),
     "doctor": ("unival.cli.doctor", "say what is installed and what is missing"),
-    "plan": ("unival.cli.plan", "say what a recipe will take: updates, effective batch, memory"),
+    "plan": ("unival.cli.plan", "say what a recipe will take: updates, effective batch, memory, time"),
     "evaluate": ("unival.cli.evaluate", "predict a table and score it"),
     "predict": ("unival.cli.predict", "answer for a table, files or folders"),
     "score": ("unival.cli.score", "score saved predictions"),

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    from unival.datatools.own.sample import evenly
+    from unival.core.sampling import evenly
     from unival.evaluate.items import gather, shown
     from unival.evaluate.pictures import picture
     from unival.report.page import write_cards

@@ -1,4 +1,4 @@
-"""``unival plan RECIPE``: rows, updates, effective batch and memory, before anything is trained."""
+"""``unival plan RECIPE``: rows, updates, effective batch, memory and time, before anything is trained."""
 
 from __future__ import annotations
 

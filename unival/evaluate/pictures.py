@@ -121,14 +121,14 @@ def _refusal(reason: str) -> Image.Image:
 def contact_sheet(
     sections: Sequence[tuple[str, Sequence[tuple[Image.Image, Sequence[Line]]]]], width: int = 1320
 ) -> Image.Image:
-    """Lay out (picture, lines) cards under the title of their section, at most two rows of each."""
+    """Lay out (picture, lines) cards under the title of their section, all of them."""
     from PIL import Image
 
     rows = []
     for title, cards in sections:
         cell = max((image.width for image, _ in cards), default=HEIGHT) + MARGIN
         fit = max(1, (width - MARGIN) // cell)
-        for start in range(0, min(len(cards), 2 * fit), fit):
+        for start in range(0, len(cards), fit):
             rows.append(_row(title if start == 0 else "", cards[start : start + fit], cell, width))
     sheet = Image.new("RGB", (width, sum(row.height for row in rows) + MARGIN), "white")
     top = MARGIN

@@ -157,6 +157,7 @@ def _settings(request: Request, extra: Mapping[str, Any], what: Resolved) -> Set
             document_frequencies=frequencies,
             java=request.java_settings,
         ),
+        main_metric=request.main_metric,
     )
 
 

@@ -47,6 +47,10 @@ class Request:
     mode: str | None = option(None, "answers: open; or from a closed list by trie or rank", choices=MODES)
     eval_args: Mapping[str, Any] = option(dict, "decoding settings (JSON)")
     metrics: tuple[str, ...] = option((), "captions: of bleu,rouge,cider,meteor,spice (last two: Java)")
+    main_metric: str | None = option(
+        None,
+        "the metric that counts in reports and beside baselines, such as exact for labels (default: the task's)",
+    )
     tokenizer: str | None = option(None, "captions: ptb, ptb-java, split or characters")
     document_frequencies: str | None = option(None, "captions: corpus, or a cached table for CIDEr")
     java: str = option("java", "captions: the Java program, for meteor, spice and ptb-java")

@@ -20,7 +20,7 @@ from unival.batching.reading import Reading
 from unival.core.files import write_text
 from unival.core.parts import Parts, to_line
 from unival.core.provenance import versions
-from unival.errors import ConfigError, DataError, UnivalError
+from unival.errors import ConfigError, DataError, UnivalError, nearest
 from unival.evaluate.bootstrap import RESAMPLES, SEED, intervals
 from unival.evaluate.items import Item, gather, shown
 from unival.evaluate.scoring import Scoring, check, check_answers, main_metric, score_predictions
@@ -55,6 +55,7 @@ class Settings:
     mode: str | None = None
     scored: bool = True
     scoring: Scoring = field(default_factory=Scoring)
+    main_metric: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_shards", "limit"):
@@ -253,8 +254,14 @@ class Evaluation:
         ]
         write_text(self.parts.folder / "scores.jsonl", "".join(f"{to_line(line)}\n" for line in lines))
         marks = {item.row: _mark(self.spec, scored.per_item, k) for k, item in enumerate(kept)}
+        main = self.settings.main_metric or main_metric(self.spec, self.options, scored.metrics)
+        if main not in scored.metrics:
+            raise ConfigError(
+                f"--main-metric {main}: computed are {', '.join(scored.metrics)}.{nearest(main, scored.metrics)} The "
+                "predictions are kept"
+            )
         return {
-            "main_metric": main_metric(self.spec, self.options, scored.metrics),
+            "main_metric": main,
             "metrics": scored.metrics,
             "intervals": intervals(scored.metrics, scored.per_item, scored.counts),
             "bootstrap": {

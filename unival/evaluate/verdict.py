@@ -21,10 +21,10 @@ def variety(predictions: Sequence[Any], references: Sequence[Any] = ()) -> dict[
     """
     if not predictions or not all(p is None or isinstance(p, str | list | tuple) for p in predictions):
         return {}
-    texts = Counter(_text(prediction) for prediction in predictions)
+    texts = Counter(one_text(prediction) for prediction in predictions)
     [(text, count)] = texts.most_common(1)
     found = {"different": len(texts), "most_frequent": text, "share": round(count / len(predictions), 4)}
-    targets = Counter(_text(reference) for reference in references if reference is not None)
+    targets = Counter(one_text(reference) for reference in references if reference is not None)
     if targets:
         found["targets"] = len(targets)
         found["targets_share"] = round(targets.most_common(1)[0][1] / targets.total(), 4)
@@ -67,7 +67,7 @@ def shown(text: str, limit: int = 60) -> str:
     return f"'{text}'" if len(text) <= limit else f"'{text[: limit - 3]}...'"
 
 
-def _text(value: Any) -> str:
+def one_text(value: Any) -> str:
     """One text per prediction or target; of several references the first, boxes in whole pixels."""
     if isinstance(value, Mapping):
         return str(max(value, key=value.__getitem__)) if value else ""

@@ -40,6 +40,19 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def test_the_metric_that_counts_can_be_named(
+    checkpoint: Path, world: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """CIDEr counted where captions are labels and their share of right ones says all."""
+    table, root = world / "tables/caption_test.tsv", ("--image-dir", world, "--limit", 8)
+    train = ("--train-table", world / "tables/caption_train.tsv")
+    result = evaluate(checkpoint, table, tmp_path, *root, *train, "--main-metric", "exact")
+    assert result["main_metric"] == "exact" and "exact" in result["baseline"]
+    assert result["predictions"]["different"] >= 1 and result["baseline_name"] in result["baselines"]
+    words = ("evaluate", checkpoint, table, "--out", tmp_path, *root, "--main-metric", "exakt")
+    assert "Did you mean 'exact'" in refused(capsys, *words)
+
+
 def test_result_says_what_was_done(checkpoint: Path, world: Path, tmp_path: Path) -> None:
     result = evaluate(
         checkpoint, world / "tables/caption_test.tsv", tmp_path, "--image-dir", world, "--limit", 8,

@@ -16,6 +16,7 @@ PAGES = sorted((ROOT / "docs/your-data").glob("*.md"))
 ANSWER = {
     "caption": "caption", "video_caption": "caption", "audio_caption": "caption", "vqa": "answer",
     "video_vqa_gen": "answer", "grounding": "box", "entailment": "label",
+    "matching": "label",
 }  # fmt: skip
 # what makes a run of some minutes one of seconds
 SMALL = shlex.split(
@@ -76,22 +77,28 @@ def test_page_works_as_written(page: Path, runner, tmp_path: Path) -> None:
     prepare(page, tmp_path)
     (commands,) = blocks(page, "bash")
     lines = [shlex.split(line) for line in commands.splitlines()]
-    assert len(lines) <= 3 and all(line[0] == "unival" for line in lines)
+    verbs = ["data", "plan", "train", "evaluate", "report", "predict"]
+    assert [line[:2] for line in lines] == [["unival", verb] for verb in verbs]
     env = {"UNIVAL_DATA": str(tmp_path / "userdata"), "UNIVAL_OUT": str(tmp_path / "out")}
+    said = {}
     for line in lines:
-        words = line[1:] + (SMALL if line[1] == "train" else [])
+        words = line[1:] + (SMALL if line[1] in ("plan", "train") else [])
         done = runner.start(words, tmp_path, env, cwd=tmp_path, program="unival.cli").finish()
         assert done.code == 0, done.text
+        said[line[1]] = done.out
+    assert "recipe; next" in said["data"] and "chosen: " in said["data"] and "time: about" in said["plan"]
+    assert "validation at update 3" in said["train"] and "baselines, " in said["evaluate"]
+    assert "95 % interval" in said["report"]
     task = lines[0][lines[0].index("--task") + 1]
-    out = lines[2][lines[2].index("--out") + 1]
+    out = lines[-1][lines[-1].index("--out") + 1]
     found = [json.loads(line) for line in (tmp_path / out).read_text(encoding="utf-8").splitlines()]
-    whole = not any(word.endswith(".jsonl") for word in lines[2][2:4])
+    whole = not any(word.endswith(".jsonl") for word in lines[-1][2:4])
     assert len(found) == (20 if whole else 2)
     assert all(ANSWER[task] in line for line in found), found[:2]
 
 
 def test_pages_name_what_exists() -> None:
-    assert len(PAGES) == 7
-    for page in PAGES:
+    assert len(PAGES) == 9
+    for page in [*PAGES, ROOT / "docs/own-data.md"]:
         for name in re.findall(r"`(configs/\S+)`", page.read_text(encoding="utf-8")):
             assert (ROOT / name).exists(), f"{page.name}: {name}"

@@ -236,3 +236,12 @@ def test_report_says_what_has_not_learnt(tmp_path: Path) -> None:
     assert (
         "100 % of the predictions are &#x27;a dog&#x27;" in page and "the best constant caption has" in page
     )
+
+
+def test_a_sheet_draws_every_card() -> None:
+    """ "24 of 24 rows" were said and twelve drawn."""
+    card = (Image.new("RGB", (300, 40), (200, 0, 0)), [("a", (0, 0, 0))])
+    heights = [contact_sheet([("t", [card] * count)]).height for count in (4, 8, 12, 24)]
+    assert heights[3] > heights[2] > heights[1] > heights[0]
+    pixels = np.asarray(contact_sheet([("t", [card] * 24)]))
+    assert (pixels == (200, 0, 0)).all(axis=2).sum() == 24 * 300 * 40

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unival.batching.batch import Example
-from unival.datatools.own.sample import evenly
+from unival.core.sampling import evenly
 from unival.errors import DataError, UnivalError
 from unival.media import MediaError, MediaLoader
 from unival.media.endings import kind_of

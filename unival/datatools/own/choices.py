@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unival.core.modalities import NAMES
-from unival.datatools.own.sample import evenly
+from unival.core.sampling import evenly
 from unival.errors import UnivalError
 from unival.media import MediaLoader
 from unival.specs import TaskSpec

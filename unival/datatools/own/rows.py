@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from unival.core.sampling import evenly
 from unival.datatools.own.report import MISSING, UNREADABLE, UNUSABLE, Report
-from unival.datatools.own.sample import evenly
 from unival.errors import ConfigError, DataError
 from unival.media import MediaError, MediaLoader
 from unival.media.names import absence, absolute, existing
