@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unival.cli.data_arguments import add_task, spec_of
 from unival.core.files import check_file, check_folder
-from unival.errors import ConfigError
+from unival.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from unival.datatools.own.backbone import Backbone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         vocabulary=Path(args.vocabulary) if args.vocabulary else None,
         labels=dict(_pair("--labels", text, "VALUE=LABEL, such as 2=no") for text in args.labels),
         lowercase=args.lowercase,
+        backbone=_backbone(args.image_backbone, args.image_backbone_weights),
     )
     if how.vocabulary:
         Vocabulary.load(how.vocabulary)  # what is no vocabulary is named before anything is read
@@ -98,6 +103,26 @@ def run(args: argparse.Namespace) -> int:
     elif done.vocabulary and "val" not in done.tables:
         print("no recipe: a training needs validation rows (--val)")
     return 0
+
+
+def _backbone(name: str | None, weights: str | None) -> Backbone | None:
+    from unival.datatools.own.backbone import NONE, Backbone
+
+    if name is None and weights is not None:
+        raise ConfigError("--image-backbone-weights needs --image-backbone: timm's name of the network")
+    if name is None or name == NONE:
+        return None if name is None else Backbone(NONE)
+    _check_backbone(name)
+    return Backbone(name, weights or "pretrained")
+
+
+def _check_backbone(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"--image-backbone: timm has no network '{name}'.{nearest(name, timm.list_models())}"
+        )
 
 
 def _pair(option: str, text: str, form: str) -> tuple[str, str]:

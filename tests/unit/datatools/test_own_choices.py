@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from unival.cli import main
+from unival.datatools.own.backbone import AT_HAND, Backbone, starting_backbone
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     def run(source: Path, task: str, *words: str, code: int = 0) -> tuple[dict[str, list[Any]], Any, str]:
         out = tmp_path / "own" / f"{len(list(tmp_path.glob('own/*')))}"
         command = ["data", "convert", str(source), "--task", task, "--out", str(out)]
-        assert main([*command, "--vocabulary-size", "300", *words]) == code
+        backbone = () if "--image-backbone" in words else ("--image-backbone", "none")
+        assert main([*command, "--vocabulary-size", "300", *backbone, *words]) == code
         said = capsys.readouterr()
         found = {
             path.stem: [json.loads(line) for line in path.read_text().splitlines()]
@@ -179,6 +181,23 @@ def test_sounds_are_heard_as_long_as_they_are(
     inputs = recipe["inputs"]
     assert inputs["sample_rate"] == rate and 0.8 <= inputs["max_audio_len"] / rate <= 0.9
     assert recipe["model"]["hop_size"] == 320 * rate // 32000
+
+
+def test_a_pretrained_image_network_is_taken(photos: Path, convert: Any) -> None:
+    rows = [{"image": f"p{n}.jpg", "caption": f"a {n}"} for n in range(20)]
+    words = ("--image-backbone", "resnet10t", "--image-backbone-weights", "net.pt")
+    _, recipe, said = convert(table(photos, rows), "caption", *words)
+    assert (
+        recipe["extends"].endswith("own_data/pretrained.yaml")
+        and "resnet10t with the weights of net.pt" in said
+    )
+    assert recipe["model"] == {"image_backbone": "resnet10t", "image_backbone_weights": "net.pt"}
+    assert recipe["inputs"]["patch_image_size"] == 224
+    refused = convert(photos / "t.jsonl", "caption", "--image-backbone", "resnet10x", code=2)[2]
+    assert "Did you mean 'resnet10t'" in refused
+    assert starting_backbone(Backbone("none")) is None
+    at_hand = starting_backbone(None)
+    assert at_hand is None or AT_HAND[at_hand.weights or ""] == at_hand.name
 
 
 def test_one_vocabulary_for_several_tasks(photos: Path, convert: Any, tmp_path: Path) -> None:

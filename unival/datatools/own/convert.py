@@ -11,6 +11,7 @@ from typing import Any
 
 from unival.core.files import Output
 from unival.core.paths import recipes, root
+from unival.datatools.own.backbone import Backbone, starting_backbone
 from unival.datatools.own.choices import Choices, choose
 from unival.datatools.own.labels import lowered, one_case, with_labels
 from unival.datatools.own.parts import COLUMN, parts_of
@@ -24,7 +25,10 @@ from unival.specs.answers import one_answer
 from unival.specs.base import is_absent
 from unival.vocabulary.vocabulary import Vocabulary
 
-STARTER = Path("own_data/starter.yaml")  # below the shipped recipes
+STARTER, PRETRAINED = (
+    Path("own_data/starter.yaml"),
+    Path("own_data/pretrained.yaml"),
+)  # below the shipped recipes
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,14 @@ class How:
 
     ``by``: the field or column whose equal values stay in one part. ``vocabulary``: a folder that is used in place of
     a vocabulary of these texts, so that models of several tasks can be merged. ``labels``: value -> label.
-    ``lowercase``: targets in small letters.
+    ``lowercase``: targets in small letters. ``backbone``: the image network to start from (default: one at hand).
     """
 
     by: str | None = None
     vocabulary: Path | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     lowercase: bool = False
+    backbone: Backbone | None = None
 
 
 @dataclass
@@ -100,9 +105,15 @@ def convert(
         done.vocabulary = how.vocabulary or _vocabulary(spec, records, folder, vocabulary_size)
         if any(name in records[0] for name in targets):
             vocabulary = Vocabulary.load(done.vocabulary)
-            choices = choose(spec, parts, folder, vocabulary)
+            backbone = (
+                starting_backbone(how.backbone) if spec.modality == "image" and spec.reads_media else None
+            )
+            choices = choose(spec, parts, folder, vocabulary, pretrained=backbone is not None)
+            if backbone is not None:
+                choices.add("model", backbone.said, **backbone.options)
             done.choices = choices.said
-            done.recipe = _recipe(spec, folder, done.tables, done.vocabulary, choices)
+            starter = recipes() / (STARTER if backbone is None else PRETRAINED)
+            done.recipe = _recipe(spec, folder, done.tables, done.vocabulary, choices, starter)
     return done
 
 
@@ -141,12 +152,12 @@ def _recipe(
     tables: Mapping[str, tuple[Path, int]],
     vocabulary: Path,
     choices: Choices,
+    starter: Path,
 ) -> Path | None:
     """Write the recipe of a first training; None where the shipped recipes are not at hand."""
     from unival.core.recipe import write_yaml
     from unival.specs.reference import REFERENCE_TASKS
 
-    starter = recipes() / STARTER
     if not starter.is_file() or "val" not in tables:
         return None
     place = folder.resolve()
