@@ -41,7 +41,7 @@ class Pace:
 
     def left(self, update: int, total: int) -> str:
         """Return the time to the end in words, validations counted as they came; empty where it is not known."""
-        if self._first is None or not total or update <= self._first[1] or update > total:
+        if self._first is None or not total or not self._first[1] < update < total:
             return ""
         return f"{duration(self.seconds / (update - self._first[1]) * (total - update))} left"
 

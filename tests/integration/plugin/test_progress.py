@@ -49,4 +49,8 @@ def test_time_left():
     pace = Pace()
     assert pace.left(5, 10) == "" and pace.seconds == 0
     pace.begin(5)
-    assert pace.left(5, 10) == "" and pace.left(6, 0) == "" and pace.left(7, 10) == "about 0 s left"
+    assert (
+        pace.left(5, 10) == ""
+        and pace.left(6, 0) == pace.left(10, 10) == ""
+        and pace.left(7, 10) == "about 0 s left"
+    )
