@@ -61,7 +61,7 @@ def plan(cfg: Any) -> tuple[str, Memory]:
         lines.append(
             f"  {(memory.peak + before) / MIB:>9,.0f} MiB  on this CPU, with the program and its libraries"
         )
-    lines.append(time_of_run(cfg, task, model, batches, reading, total, memory.peak))
+    lines.append(time_of_run(cfg, task, batches, reading, total, memory.peak))
     return "\n".join(lines), memory
 
 
