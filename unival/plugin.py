@@ -35,9 +35,11 @@ import unival.tasks.planning
 import unival.tasks.precision
 import unival.tasks.preflight
 import unival.tasks.pretrain
+import unival.tasks.progress
 import unival.tasks.safety
 import unival.tasks.schedule
 import unival.tasks.spikes
+import unival.tasks.timing
 import unival.tasks.tracking
 import unival.tasks.trainer
 import unival.tasks.validation
