@@ -36,6 +36,8 @@ ELSEWHERE = {
         "docs/reliability.md",
         None,
     ): "tests/integration/plugin/test_chaos.py",  # short forms; the fuzz beside it
+    ("docs/launching.md", "apt-get install slurm-wlm"): "tests/integration/plugin/test_clusters.py",
+    ("docs/launching.md", "CPUS=4"): "tests/integration/plugin/test_clusters.py",
     ("docs/adding-a-task.md", None): "tests/integration/plugin/test_own_task.py",
     ("docs/demo.md", "unival demo"): "tests/integration/serve/test_demo_page.py",
     ("docs/preparing-data.md", "unival data prepare"): "tests/integration/prepare/test_prepare_captions.py",
