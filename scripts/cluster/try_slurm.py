@@ -83,14 +83,20 @@ class Job:
 
     def reaches(self, update: int) -> None:
         """Wait for an update."""
-        until(f"update {update} of job {self.number} ({self.tail()})", lambda: self.run.logged() >= update)
+
+        def reached() -> bool:
+            if self.state in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"):
+                raise Wrong(f"job {self.number} is {self.state} at update {self.run.logged()}: {self.tail()}")
+            return self.run.logged() >= update
+
+        until(f"update {update} of job {self.number} ({self.tail()})", reached)
 
     def goes_on(self, restarts: int = 1) -> None:
         """Wait until it was put back, runs again, and goes on where it stopped; every update is there once."""
         until(f"job {self.number} comes back", lambda: self.facts["Restarts"] == str(restarts))
-        told(
-            "scontrol", "update", f"JobId={self.number}", "StartTime=now"
-        )  # SLURM lets it wait for two minutes
+        # SLURM lets it wait for two minutes; started within the second of its end, the credential of the first run,
+        # which was revoked by the second, would be refused, and with it the job.
+        told("scontrol", "update", f"JobId={self.number}", "StartTime=now+3")
         saved = self.run.saved()
         if not saved:
             raise Wrong(f"nothing was saved: {self.tail()}")
