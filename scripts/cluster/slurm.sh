@@ -70,8 +70,8 @@ finish() {
   trap - EXIT
   if [ -n "$child" ]; then kill "$child" 2> /dev/null || true; fi
   scancel --state=PENDING 2> /dev/null || true
-  scancel 2> /dev/null || true
-  for _ in $(seq 50); do
+  scancel --user="$(id -un)" 2> /dev/null || true
+  for _ in $(seq 100); do  # longer than KillWait
     [ -n "$(squeue -h 2> /dev/null)" ] || break
     sleep 0.2
   done
