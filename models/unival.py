@@ -49,7 +49,8 @@ class UnivalModel(UnIVAL, BaseFairseqModel):
         refused = {name: getattr(args, name) for name in REFUSED if getattr(args, name, None) is not None}
         options.update(refused)
         config = ModelConfig.from_options(args.arch, len(task.vocabulary), **options)
-        check_pixels(task.options, config.image)
+        if hasattr(task, "options"):  # the engine's own tasks load exported files too
+            check_pixels(task.options, config.image)
         return build_from_config(config, cls)  # type: ignore[return-value]
 
     def load_state_dict(

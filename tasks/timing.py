@@ -14,6 +14,7 @@ from unival.data.dataset import Failure
 from unival.errors import UnivalError
 from unival.modeling.memory import MIB
 from unival.tasks.progress import FIRST_ROWS, duration
+from unival.tasks.safety import run_forward
 
 _PATIENCE = 20.0  # seconds for an update; a longer one is reckoned from a single row, which is more per row
 _ROOM = 0.8  # of the memory that is free
@@ -69,7 +70,7 @@ def _update(cfg: Any, task: Any, model: torch.nn.Module, batch: Any, device: tor
         ]
 
         def run() -> None:
-            loss, size, _ = criterion(model, parts if isinstance(sample, list) else parts[0], update_num=1)
+            loss, size, _ = run_forward(criterion, model, parts if isinstance(sample, list) else parts[0], 1)
             (loss.float() / max(float(size), 1.0)).backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -70,6 +70,9 @@ def as_application(
         mcp_server=False,
         max_file_size=limits.upload_bytes,
     )
+    # gradio looks at where the files of a request lie on pages alone that were launched, which a mounted one never is:
+    # without this a forged request reads any file of the machine
+    page.has_launched = True
     mounted: Any = next(route.app for route in app.routes if isinstance(route, Mount))
     return BoundedBodies(app, limits, uploads), mounted.stop_event.set
 

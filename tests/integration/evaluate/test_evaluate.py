@@ -49,7 +49,7 @@ def test_the_metric_that_counts_can_be_named(
     result = evaluate(checkpoint, table, tmp_path, *root, *train, "--main-metric", "exact")
     assert result["main_metric"] == "exact" and "exact" in result["baseline"]
     assert result["predictions"]["different"] >= 1 and result["baseline_name"] in result["baselines"]
-    words = ("evaluate", checkpoint, table, "--out", tmp_path, *root, "--main-metric", "exakt")
+    words = ("evaluate", checkpoint, table, "--out", tmp_path / "other", *root, "--main-metric", "exakt")
     assert "Did you mean 'exact'" in refused(capsys, *words)
 
 

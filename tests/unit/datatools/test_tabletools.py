@@ -7,7 +7,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
+import soundfile
 import yaml
 from PIL import Image
 
@@ -60,6 +63,16 @@ def test_folder_with_csv_becomes_tables_vocabulary_and_recipe(
     assert Path(recipe.options["bpe_dir"], "dict.txt").is_file()
 
 
+def write_clip(path: Path, shade: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width = stream.height = 32
+        for _ in range(8):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * shade, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
 @pytest.mark.parametrize(
     ("task", "registered", "network"),
     [
@@ -72,7 +85,10 @@ def test_label_folders_become_captions(task: str, registered: str, network: str,
     for number in range(6):
         place = tmp_path / "clips" / ("dog_bark" if number % 2 else "rain") / f"c{number}{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"only looked up")
+        if task == "video_caption":
+            write_clip(place, number)
+        else:
+            soundfile.write(place, np.sin(np.arange(16000) * (number + 1) / 9), 16000)
     out = tmp_path / "own"
     assert main(["data", "convert", str(tmp_path / "clips"), "--task", task, "--out", str(out)]) == 0
     captions = {row["caption"] for name in ("train", "val", "test") for row in lines(out / f"{name}.jsonl")}

@@ -15,6 +15,7 @@ from unival.metrics import io
 from unival.specs import SPECS, Field, get_spec
 from unival.specs.caption import CaptionSpec
 from unival.specs.inputs import media_field
+from unival.tables import Row
 from unival.vocabulary import Vocabulary
 
 
@@ -29,6 +30,10 @@ class LabelsSpec(CaptionSpec):
 
     def reference(self, row, options):
         return row.get("kind")
+
+    def examples(self, row, *args, **options):
+        named = {name: row[name] for name in row} | {"caption": row.get("kind")}
+        return super().examples(Row(named, row.path, row.line), *args, **options)
 
 
 def test_what_is_asked_and_answered() -> None:
