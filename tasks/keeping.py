@@ -27,7 +27,7 @@ class Keeping:
     """The shelf of a run. Raises ConfigError when no network of the model is frozen."""
 
     def __init__(self, options: TaskOptions, model: Any) -> None:
-        networks = {name: network_hash(front.network) for name, front in frozen(model).items()}
+        networks = {name: network_hash(*front.computing) for name, front in frozen(model).items()}
         if not networks:
             raise ConfigError(
                 "--keep-features needs a frozen network: what one gives that trains changes with every update. Give "
@@ -58,13 +58,15 @@ def frozen(model: Any) -> dict[str, Any]:
     }
 
 
-def network_hash(network: torch.nn.Module) -> str:
+def network_hash(*modules: torch.nn.Module) -> str:
     """SHA-256 of a network's weights, its modules and the libraries that run it."""
-    digest = hashlib.sha256(str(network).encode())
-    for name, tensor in network.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            digest.update(f"{name} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(str(module).encode())
+        for name, tensor in module.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                digest.update(f"{name} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     used = {name: version for name, version in versions().items() if name in LIBRARIES}
     digest.update(json.dumps(used, sort_keys=True).encode())
     return digest.hexdigest()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.errors import ConfigError, DataError, nearest
-from unival.modeling.config import AudioConfig
+from unival.modeling.config import SOUND_PICTURE, AudioConfig
 from unival.modeling.layers import channels_last
 
 SAMPLE_RATE, WINDOW, FMIN, FMAX = 48000, 1024, 50, 14000
@@ -120,6 +120,12 @@ class LogMel(_KeepFloat32):
         return 10.0 * torch.log10((power @ self.melW).clamp_min(AMIN))
 
 
+def in_float32(waveform: Tensor) -> torch.autocast:
+    """Without autocast, which would take a spectrogram's decades away."""
+    # a meta tensor (unival.modeling.memory) has no autocast of its own
+    return torch.autocast("cpu" if waveform.is_meta else waveform.device.type, enabled=False)
+
+
 def spec_augment(x: Tensor, stripes: int = 2, time_width: int = 64, band_width: int = 8) -> Tensor:
     """Zero random stripes of (B, C, time, bands) along time and bands (Park et al., SpecAugment, 2019).
 
@@ -184,8 +190,7 @@ class Pann(nn.Module):
                 f"audio of {waveform.size(-1)} samples is too short; this network needs {self.min_samples} "
                 "(repeat or pad the clip)"
             )
-        # a meta tensor (unival.modeling.memory) has no autocast of its own
-        with torch.autocast("cpu" if waveform.is_meta else waveform.device.type, enabled=False):
+        with in_float32(waveform):
             x = self.logmel_extractor(self.spectrogram_extractor(waveform.float()))
             x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         if self.training:
@@ -200,13 +205,14 @@ class Pann(nn.Module):
 
 
 def build_audio_encoder(config: AudioConfig) -> Pann | None:
-    """Return the network, or None without a name. Raises ConfigError for an unknown name."""
+    """Return the network, or None without a name or for "image". Raises ConfigError for an unknown name."""
     name = config.audio_encoder_name
-    if name is None or name == "none":
+    if name in (None, "none", SOUND_PICTURE):
         return None
     if name not in CHANNELS:
+        known = (*CHANNELS, SOUND_PICTURE)
         raise ConfigError(
-            f"unknown audio_encoder_name '{name}'; known: {', '.join(CHANNELS)}.{nearest(name, CHANNELS)}"
+            f"unknown audio_encoder_name '{name}'; known: {', '.join(known)}.{nearest(name, known)}"
         )
     bands = 2 ** min(len(CHANNELS[name]), 5)
     if config.mel_bins < bands:

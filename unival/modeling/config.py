@@ -124,7 +124,9 @@ class VideoConfig:
 class AudioConfig:
     """Audio network."""
 
-    audio_encoder_name: str | None = _opt(None, "pann_cnn6, pann_cnn10, pann_cnn14 or none")
+    audio_encoder_name: str | None = _opt(
+        None, "pann_cnn6, pann_cnn10, pann_cnn14, image (the image network on the mel spectrogram) or none"
+    )
     audio_model_path: str | None = _opt(
         None, "file with pretrained weights of the audio network", saved=False
     )
@@ -287,7 +289,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "quant_noise_pq": ((0, 0.0, None), "quantisation noise is not supported"),
 }
 
-FRAMES = "frames"  # video_encoder_name: the image network on each frame
+# values of video_encoder_name and audio_encoder_name: the image network on each frame, on a spectrogram
+FRAMES, SOUND_PICTURE = "frames", "image"
+BY_IMAGE_NETWORK = {"video": FRAMES, "audio": SOUND_PICTURE}
 ALIASES = {"activation_dropout": "relu_dropout"}
 
 
@@ -428,18 +432,21 @@ class ModelConfig:
 
     def _validate_backbone(self) -> None:
         image = self.image
-        if self.network_of("video") == "image":
+        for modality, value in BY_IMAGE_NETWORK.items():
+            if self.network_of(modality) != "image":
+                continue
             if image.image_encoder_name == "none":
                 raise ConfigError(
-                    "video_encoder_name=frames needs an image network; image_encoder_name is none"
+                    f"{modality}_encoder_name={value} needs an image network; image_encoder_name is none"
                 )
-            own = {**vars(self.freeze), **vars(self.video)}
-            for name in ("video_model_path", "freeze_video_encoder", "freeze_resnet_video"):
-                if own[name]:
+            given = {**vars(self.freeze), **vars(self.video), **vars(self.audio)}
+            own = (f"{modality}_model_path", f"freeze_{modality}_encoder", f"freeze_resnet_{modality}")
+            for name in own:
+                if given.get(name):
                     raise ConfigError(
-                        f"{name} is about a network of videos alone, and video_encoder_name=frames has none; give the "
-                        "option of the image network (resnet_model_path, image_backbone_weights, freeze_image_encoder, "
-                        "freeze_resnet)"
+                        f"{name} is about a network of {modality} alone, and {modality}_encoder_name={value} has none; "
+                        "give the option of the image network (resnet_model_path, image_backbone_weights, "
+                        "freeze_image_encoder, freeze_resnet)"
                     )
         if image.image_encoder_name == "timm":
             if image.image_backbone is None:
@@ -470,8 +477,11 @@ class ModelConfig:
         return value
 
     def network_of(self, modality: str) -> str:
-        """Return the modality whose network a modality uses: "image" for videos with video_encoder_name frames."""
-        return "image" if modality == "video" and self.video.video_encoder_name == FRAMES else modality
+        """Return the modality whose network a modality uses: "image" for videos with video_encoder_name frames, and
+        for sound with audio_encoder_name image."""
+        value = BY_IMAGE_NETWORK.get(modality)
+        shared = value and getattr(getattr(self, modality), f"{modality}_encoder_name") == value
+        return "image" if shared else modality
 
     def _validate_training(self) -> None:
         """What trains is said once, and no option of an absent part is passed over."""

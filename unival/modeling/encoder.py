@@ -20,6 +20,7 @@ from unival.modeling.joining import Tokens, join, route, sample_tokens
 from unival.modeling.layers import EncoderLayer, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, product_bias, relative_bias
+from unival.modeling.sound_picture import SoundPicture
 
 
 class Encoder(RelativeTables):
@@ -47,8 +48,11 @@ class Encoder(RelativeTables):
                 continue
             if config.network_of(name) == name:
                 self.add_module(f"embed_{name}s", network)
-            else:
+            elif name == "video":
                 self.embed_frame_positions = nn.Embedding(config.video.video_frame_positions, width)
+            else:
+                stride = cast(int, network.stride)
+                self.sound_picture = SoundPicture(config.audio.mel_bins, config.audio.hop_size, stride)
             self.add_module(f"{name}_proj", nn.Linear(cast(int, network.out_channels), width))
             if getattr(getattr(config, name), f"layernorm_{name}_embedding"):
                 self.add_module(f"layernorm_{name}_embedding", nn.LayerNorm(width))
@@ -81,7 +85,7 @@ class Encoder(RelativeTables):
             cast(nn.LayerNorm | None, own.get(f"layernorm_{name}_embedding")),
             cast(nn.Embedding, own[f"embed_{name}_positions"]),
             self.config.transformer.image_bucket_size,
-            cast(nn.Embedding | None, own.get("embed_frame_positions")),
+            own.get({"video": "embed_frame_positions", "audio": "sound_picture"}.get(name, "")),
         )
 
     def train(self, mode: bool = True) -> Encoder:

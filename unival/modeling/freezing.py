@@ -74,6 +74,8 @@ def apply_freezing(model: UnIVAL) -> UnIVAL:
             for norm in _batch_norms(network):
                 norm.requires_grad_(False)
                 held.append(norm)
+    if hasattr(encoder, "sound_picture") and encoder.embed_images in held:
+        held.append(encoder.sound_picture)
     encoder.held_in_eval = held
     encoder.train(encoder.training)
     return model

@@ -24,14 +24,14 @@ from unival.modeling.video import build_video_encoder
 
 
 def build_networks(config: ModelConfig) -> dict[str, nn.Module | None]:
-    """Return modality name -> network with ``out_channels``, None where the configuration has none. Videos may have
-    that of the images."""
+    """Return modality name -> network with ``out_channels``, None where the configuration has none. Videos and
+    sound may have that of the images."""
     image = build_image_encoder(config.image)
     shared = config.network_of("video") == "image"
     return {
         "image": image,
         "video": image if shared else build_video_encoder(config.video),
-        "audio": build_audio_encoder(config.audio),
+        "audio": image if config.network_of("audio") == "image" else build_audio_encoder(config.audio),
     }
 
 
@@ -50,6 +50,11 @@ class FrontEnd:
     positions: nn.Embedding
     limit: int | None
     side: int
+
+    @property
+    def computing(self) -> tuple[nn.Module, ...]:
+        """The modules that features come from."""
+        return (self.network,)
 
     def features(self, tensor: Tensor) -> Tensor:
         """Run the network: (n, C, *grid)."""
@@ -141,6 +146,21 @@ class AudioFrontEnd(FrontEnd):
         return self._ids(edge, edge)[: grid.numel()]
 
 
+@dataclass
+class SoundPictureFrontEnd(FrontEnd):
+    """(n, N) waveform -> bands by time, by the image network on the spectrogram that ``picture`` makes."""
+
+    picture: nn.Module
+
+    @property
+    def computing(self) -> tuple[nn.Module, ...]:
+        return (self.picture, self.network)
+
+    def features(self, tensor: Tensor) -> Tensor:
+        images = channels_last(self._cast(self.picture(tensor)))
+        return self.network.forward_features(images)  # type: ignore[operator]
+
+
 def front_end(
     part: ImageConfig | VideoConfig | AudioConfig,
     network: nn.Module,
@@ -148,16 +168,18 @@ def front_end(
     norm: nn.LayerNorm | None,
     positions: nn.Embedding,
     side: int,
-    frames: nn.Embedding | None = None,
+    added: nn.Module | None = None,
 ) -> FrontEnd:
-    """Return the front end of the modality that ``part`` configures; ``frames``: positions of frames, where videos
-    have the image network."""
+    """Return the front end of the modality that ``part`` configures; ``added``: what stands beside the image network
+    where another modality has it, positions of frames or a :class:`SoundPicture`."""
     shared = (network, projection, norm, positions)
     if isinstance(part, ImageConfig):
         stretched = part.orig_patch_image_size if part.interpolate_position else None
         return ImageFrontEnd("image", *shared, part.sample_patch_num, side, stretched)
-    if isinstance(part, VideoConfig) and frames is not None:
-        return FramesFrontEnd("video", *shared, part.sample_video_patch_num, side, frames)
     if isinstance(part, VideoConfig):
+        if isinstance(added, nn.Embedding):
+            return FramesFrontEnd("video", *shared, part.sample_video_patch_num, side, added)
         return VideoFrontEnd("video", *shared, part.sample_video_patch_num, side)
+    if added is not None:
+        return SoundPictureFrontEnd("audio", *shared, part.sample_audio_patch_num, side, added)
     return AudioFrontEnd("audio", *shared, part.sample_audio_patch_num, side)
