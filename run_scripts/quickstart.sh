@@ -13,10 +13,10 @@ mkdir -p "$tiny"
 started=$SECONDS
 step() { printf '\n=== %s (%d s so far)\n' "$1" "$((SECONDS - started))"; }
 
-# train NAME: full output in out/tiny/NAME.log, the lines worth watching on the terminal
+# train NAME [PROCESSES]: full output in out/tiny/NAME.log, the lines worth watching on the terminal
 train() {
   [ -e "$tiny/$1.done" ] && { echo "$1: done before"; return; }
-  "${unival[@]}" train "configs/tiny/$1.yaml" > "$tiny/$1.log" 2>&1 &
+  GPUS="${2:-1}" bash run_scripts/_launch.sh train "configs/tiny/$1.yaml" > "$tiny/$1.log" 2>&1 &
   local job=$!
   tail --pid="$job" -n +1 -F "$tiny/$1.log" 2> /dev/null | grep --line-buffered -E "epoch .*(loss|valid)|error" \
     | sed -u -E "s/.*epoch ([0-9]+)[^0-9]*/$1 | epoch \1 /; s/, (nll_loss|ntokens|nsentences|sample_size|clip|train_wall|ups)=[^,]*//g" &
@@ -25,19 +25,8 @@ train() {
   wait "$watch" 2> /dev/null || true
   touch "$tiny/$1.done"
 }
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # one core trains, the other reads; two at once use one core each
-# two_at_once COMMAND "ARGUMENTS"...: COMMAND with each, never more than two running; fails when one of them does
-two_at_once() {
-  local command=$1 running=0 failed=0 arguments; shift
-  for arguments in "$@"; do
-    if [ "$running" -eq 2 ]; then wait -n || failed=1; running=1; fi
-    # shellcheck disable=SC2086  # several words are several arguments
-    "$command" $arguments &
-    running=$((running + 1))
-  done
-  for ((; running; running--)); do wait -n || failed=1; done
-  return "$failed"
-}
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # a core for each process, and two of them all the time
+source run_scripts/_two_at_once.sh
 # evaluate NAME TABLE [options]
 evaluate() {
   local name=$1 table=$2; shift 2
@@ -48,11 +37,11 @@ evaluate() {
 }
 
 step "sample world"
-[ -e "$world/world.json" ] || "${unival[@]}" data sample "$world"
+[ -e "$world/world.json" ] || "${unival[@]}" data sample "$world" --images 5000 --clips 1500 --sounds 1200 --questions 5 --num-bins 33
 step "stage 1: pretraining on images"
-train stage1
+train stage1 2
 step "stage 2: videos join"
-train stage2
+train stage2 2
 step "finetuning: six tasks, two at a time"  # longest first, so that both cores end together
 two_at_once train audio_caption video_vqa video_caption vqa grounding caption
 step "evaluation on the test splits"

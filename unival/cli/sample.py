@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "vocabulary_size": "text pieces of the vocabulary trained on the texts; 0 trains none",
         "num_codes": "image codes in the vocabulary",
         "num_bins": "location bins in the vocabulary",
+        "questions": "questions about each training picture, 2 to 5; one less in the pretraining table",
     }.items():
         default = defaults[name]
         parser.add_argument(

@@ -49,6 +49,7 @@ def render(
     vocabulary_size: int = 800,
     num_codes: int = 0,
     num_bins: int = 1000,
+    questions: int = 2,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write a small multimodal world with real media files into ``folder`` and return what was written.
@@ -57,12 +58,15 @@ def render(
     the splits are disjoint). image_size: shorter side in pixels; every fifth picture has aspect 5:4 or 4:5.
     variant: "base"; "new_objects" (each item holds a colour/shape or kind/pitch pair that the base world
     lacks); "new_words" (the base world's objects in other words). vocabulary_size: entries of the byte-level
-    BPE (0 trains none), num_codes and num_bins: image codes and location bins behind it.
+    BPE (0 trains none), num_codes and num_bins: image codes and location bins behind it. questions: different ones
+    about each training picture (2 to 5); the pretraining table has one less.
     The same arguments give the same bytes within one version of the media libraries.
     Returns {"folder", "seed", "variant", "files": {table: rows}, "media": {kind: count}, "bytes"}.
-    Raises ConfigError for an unknown variant, sizes too small, or a folder that holds something else.
+    Raises ConfigError for an unknown variant, sizes or numbers out of bounds, or a folder that holds something else.
     """
     _check(variant, {"images": images, "clips": clips, "sounds": sounds}, image_size, video_size)
+    if not 2 <= questions <= 5:
+        raise ConfigError(f"questions is {questions}; give 2 to 5 for each picture.")
     root = Path(folder)
     _clear(root)
     say = progress or (lambda message: None)
@@ -77,8 +81,8 @@ def render(
 
     say("writing tables")
     writer = Writer(seed, wording_for(variant))
-    files, texts = _write_tables(root, writer, scenes, films, noises)
-    files.update(_write_pools(root, writer, scenes, films, noises))
+    files, texts = _write_tables(root, writer, scenes, films, noises, questions)
+    files.update(_write_pools(root, writer, scenes, films, noises, questions))
     _write_world(root, seed, variant, scenes + films + noises)
     if vocabulary_size:
         say("training the vocabulary")
@@ -149,7 +153,7 @@ def _media(root: Path, kind: str, count: int, seed: int, side: int, held_out: bo
 
 
 def _write_tables(
-    root: Path, writer: Writer, scenes: list[Item], films: list[Item], noises: list[Item]
+    root: Path, writer: Writer, scenes: list[Item], films: list[Item], noises: list[Item], questions: int
 ) -> tuple[dict[str, int], list[str]]:
     """Write all tables; returns the number of rows of each, and every text of the training tables."""
     files: dict[str, int] = {}
@@ -167,7 +171,7 @@ def _write_tables(
             [i for i in items if i.split == split] for items in (scenes, films, noises)
         )
         tsv(f"caption_{split}", writer.caption_rows(pictures, training), 2)
-        tsv(f"vqa_{split}", writer.vqa_rows(pictures, 2), 2)
+        tsv(f"vqa_{split}", writer.vqa_rows(pictures, questions if training else 2), 2)
         tsv(f"grounding_{split}", writer.grounding_rows(pictures, training), 2)
         tsv(f"entailment_{split}", writer.entailment_rows(pictures), 3)
         # as released: the fourth column of video and audio tables is empty
@@ -177,8 +181,8 @@ def _write_tables(
         header, rows = ["id", "image", "text", "label"], writer.matching_rows(pictures)
         files[f"tables/matching_{split}.csv"] = write_csv(root / f"tables/matching_{split}.csv", header, rows)
         if training:
-            tsv("pretrain_image", writer.pretrain_rows(pictures), 2, 3)
-            tsv("pretrain_video", writer.pretrain_rows(videos), 2, 3)
+            tsv("pretrain_image", writer.pretrain_rows(pictures, questions - 1), 2, 3)
+            tsv("pretrain_video", writer.pretrain_rows(videos, 1), 2, 3)
             tsv("pretrain_audio", writer.pretrain_audio_rows(audio), 2)
     texts.extend(f" {answer}" for answers in ANSWERS.values() for answer in answers)
     return files, texts
@@ -189,7 +193,7 @@ def _without_objects(rows: list[list[str]], column: int) -> list[list[str]]:
 
 
 def _write_pools(
-    root: Path, writer: Writer, scenes: list[Item], films: list[Item], noises: list[Item]
+    root: Path, writer: Writer, scenes: list[Item], films: list[Item], noises: list[Item], questions: int
 ) -> dict[str, int]:
     """Write the answer lists and what pretraining draws wrong captions, objects and answers from."""
     files = {f"answers/{k}.txt": write_lines(root / f"answers/{k}.txt", v) for k, v in ANSWERS.items()}
@@ -205,7 +209,8 @@ def _write_pools(
     types: dict[str, set[str]] = {}
     for module, items in ((describe_scenes, scenes), (describe_clips, films)):
         for item in (i for i in items if i.split == "train"):
-            for purpose, count in (("question", 2), ("pretrain question", 1)):
+            asked = questions if module is describe_scenes else 2
+            for purpose, count in (("question", asked), ("pretrain question", asked - 1)):
                 for kind, _, found in writer.questions(item, count, purpose):
                     types.setdefault(module.ANSWER_TYPES[kind], set()).update(found)
     types["other"] = {"none", "unknown"}

@@ -120,7 +120,7 @@ class Writer:
             rows.append([f"{item.id}_m", item.path, text, label])
         return rows
 
-    def pretrain_rows(self, items: list[Item]) -> Rows:
+    def pretrain_rows(self, items: list[Item], questions: int) -> Rows:
         """uniq-id, path, caption, question, refs, gt objects, dataset name, type."""
         rows: Rows = []
         for item in items:
@@ -129,7 +129,7 @@ class Writer:
             things = objects(item, self.wording)
             caption = self.captions(item, 1, "pretrain caption")[0]
             rows.append([f"{item.id}_pc", item.path, caption, "", "", things, name, f"{prefix}caption"])
-            for k, (_, question, answers) in enumerate(self.questions(item, 1, "pretrain question")):
+            for k, (_, question, answers) in enumerate(self.questions(item, questions, "pretrain question")):
                 refs = join_answers(answers)
                 rows.append(
                     [f"{item.id}_pq{k}", item.path, caption, question, refs, things, name, f"{prefix}qa"]
