@@ -216,6 +216,17 @@ def test_vocabulary_covers_the_texts(world: Path) -> None:
             assert len(ids) <= 30
 
 
+def test_more_questions_about_each_training_picture(tmp_path: Path) -> None:
+    render(tmp_path / "world", images=12, clips=8, sounds=8, questions=4)
+    of_a_picture = Counter(row[1] for row in tsv(tmp_path / "world", "vqa_train"))
+    assert set(of_a_picture.values()) == {4}
+    asked = [(row[1], row[2]) for row in tsv(tmp_path / "world", "vqa_train")]
+    assert len(set(asked)) == len(asked)
+    assert set(Counter(row[1] for row in tsv(tmp_path / "world", "vqa_val")).values()) == {2}
+    kinds = Counter(row[7] for row in tsv(tmp_path / "world", "pretrain_image"))
+    assert kinds["qa"] == 3 * kinds["caption"]
+
+
 def test_held_out_pairs_are_absent_from_base_and_present_in_new_objects(world: Path, tmp_path: Path) -> None:
     names = [f"{colour} {shape}" for colour, shape in HELD_OUT]
     for table in (world / "tables").glob("*.?sv"):
@@ -261,6 +272,7 @@ def test_rendering_again_replaces_but_foreign_folders_are_left_alone(tmp_path: P
         ({"images": 3}, "images is 3"),
         ({"image_size": 16}, "image_size is 16"),
         ({"video_size": 65}, "even number"),
+        ({"questions": 6}, "questions is 6"),
     ],
 )
 def test_impossible_options_are_refused_before_anything_is_written(
