@@ -95,8 +95,8 @@ def _store(rank: int, size: int, seconds: float) -> torch.distributed.Store:
 def join(rank: int, size: int, seconds: float) -> None:
     """Meet all ranks at MASTER_ADDR:MASTER_PORT and join their group.
 
-    From then on ranks may wait for the slowest one as long as it takes, and end when one is gone. Raises ConfigError that names those that
-    have not come within ``seconds``; long before, it is said who is waited for.
+    From then on ranks may wait for the slowest one as long as it takes, and end when one is gone. Raises ConfigError
+    that names those that have not come within ``seconds``; long before, it is said who is waited for.
     """
     store = torch.distributed.PrefixStore(f"evaluate{next(_GROUPS)}", _store(rank, size, seconds))
     begun, said = time.monotonic(), False
