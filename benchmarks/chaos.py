@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from processes import children
+
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 3  # updates between two checkpoints
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -147,21 +149,11 @@ def content(path: Path) -> dict[str, Any]:
 
 def family(first: int) -> dict[str, list[int]]:
     """Living processes of a run: launcher, ranks and workers."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            try:
-                stat = (folder / "stat").read_bytes()
-            except OSError:
-                continue
-            fields = stat[stat.rindex(b")") + 2 :].split()
-            if fields[0] not in (b"Z", b"X"):
-                children.setdefault(int(fields[1]), []).append(int(folder.name))
+    below = children()
     alive = Path(f"/proc/{first}/cmdline").exists() and first
-    below = children.get(first, [])
     launched = alive and b"unival.launch" in _read(Path(f"/proc/{first}/cmdline"))
-    ranks = below if launched else [first] * bool(alive)
-    workers = [worker for rank in ranks for worker in children.get(rank, [])]
+    ranks = below[first] if launched else [first] * bool(alive)
+    workers = [worker for rank in ranks for worker in below[rank]]
     return {"launcher": [first] if launched else [], "rank": ranks, "worker": workers}
 
 

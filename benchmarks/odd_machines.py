@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chaos import Run, compare, ended
@@ -78,8 +78,11 @@ def disk(world: Path, folder: Path, whole: Run) -> str:
         pid, filler = run.start(), full / "filler"
         while not (run.folder / "checkpoint_last.pt").is_file():
             right(ended(pid, 0.01) is None, "it ended before a checkpoint was there", run)
-        with open(filler, "wb") as file:
-            file.write(bytes(max(0, shutil.disk_usage(full).free - size // 2)))
+        with open(filler, "wb", buffering=0) as file:
+            # the run itself writes meanwhile
+            while (room := shutil.disk_usage(full).free - size // 2) > 0:
+                with suppress(OSError):
+                    file.write(bytes(min(room, 1 << 20)))
         line = refused(run, ended(pid, 600), "is saved as")
         first = run.saved()
         right(

@@ -28,27 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import tree
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = 10.0  # seconds between two samples
 COLUMNS = ("seconds", "who", "processes", "memory", "descriptors", "threads", "updates")
 # growth within an hour that is called flat: MB, descriptors, threads
 ALLOWED = {"memory": 10.0, "descriptors": 1.0, "threads": 1.0}
-
-
-def family(first: int) -> list[int]:
-    """Return a process and all below it."""
-    found, children = [first], collections.defaultdict(list)
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            try:
-                stat = (folder / "stat").read_bytes()
-            except OSError:
-                continue
-            children[int(stat[stat.rindex(b")") + 2 :].split()[1])].append(int(folder.name))
-    for pid in found:  # grows while it is walked
-        found += children[pid]
-    return found
 
 
 def measure(pid: int) -> dict[str, float] | None:
@@ -79,7 +65,7 @@ def watch(pid: int, minutes: float, file: Path, updates: Callable[[], int]) -> N
         writer = csv.DictWriter(opened, COLUMNS)
         writer.writeheader()
         for number in itertools.count(1):
-            members = family(pid)
+            members = tree(pid)
             for who, pids in (("program", members[:1]), ("workers", members[1:])):
                 known = [found for found in map(measure, pids) if found is not None]
                 if known:

@@ -18,6 +18,7 @@ from pathlib import Path
 ORDER = (
     "errors",
     "core",
+    "launch",
     "vocabulary",
     "media",
     "tables",
@@ -33,7 +34,6 @@ ORDER = (
     "rewards",
     "evaluate",
     "merge",
-    "launch",
     "data",
     "models",
     "tasks",

@@ -7,34 +7,23 @@ every rank that lives ends within a minute, with one line that names the missing
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from cases import OPTIONS, PATIENCE, Case, Wrong, parse, run  # noqa: E402
 from chaos import Run, members  # noqa: E402
 
 LAUNCH = str(ROOT / "run_scripts" / "_launch.sh")
-PATIENCE = 600.0  # seconds for a start, on busy machines
 MINUTE = 60.0
-OPTIONS = (
-    "--disable-validation",
-    "--num-workers=0",
-    "--no-epoch-checkpoints",
-    "--save-interval-updates=1000",
-)
-
-
-class Wrong(Exception):
-    """What is not as it should be."""
+HOSTS = int(os.environ.get("UNIVAL_HOSTS", "0"))
 
 
 class Training:
@@ -114,7 +103,7 @@ class Training:
             raise Wrong(f"processes are left: {members(self.run.folder)}")
 
 
-def cut_link(world: Path, folder: Path, hosts: int) -> str:
+def cut_link(world: Path, folder: Path) -> str:
     """A cable is taken out: both sides end, each names the other."""
     training = Training(world, folder, 2)
     try:
@@ -129,23 +118,23 @@ def cut_link(world: Path, folder: Path, hosts: int) -> str:
     return f"both ends said who is missing and ended within {took:.0f} s"
 
 
-def dead_host(world: Path, folder: Path, hosts: int) -> str:
+def dead_host(world: Path, folder: Path) -> str:
     """A host without power: all others name it."""
-    training = Training(world, folder, hosts)
+    training = Training(world, folder, HOSTS)
     try:
         training.reaches(3)
-        subprocess.run(["die", f"host{hosts}"], check=True)
-        others = range(hosts - 1)
+        subprocess.run(["die", f"host{HOSTS}"], check=True)
+        others = range(HOSTS - 1)
         took = training.ends(others)
         for host in others:
-            training.names(host, rf"rank {hosts - 1} \(host{hosts}, pid \d+\) is gone")
+            training.names(host, rf"rank {HOSTS - 1} \(host{HOSTS}, pid \d+\) is gone")
     finally:
-        subprocess.run(["mend", f"host{hosts}"], check=True)
+        subprocess.run(["mend", f"host{HOSTS}"], check=True)
         training.clear()
-    return f"{hosts - 1} other rank(s) named it and ended within {took:.0f} s"
+    return f"{HOSTS - 1} other rank(s) named it and ended within {took:.0f} s"
 
 
-def slow_link(world: Path, folder: Path, hosts: int) -> str:
+def slow_link(world: Path, folder: Path) -> str:
     """A link of 20 Mbit/s: slow, and nothing else."""
     if shutil.which("tc") is None:
         return "skipped: tc is missing"
@@ -161,7 +150,7 @@ def slow_link(world: Path, folder: Path, hosts: int) -> str:
     return "all 8 updates were made"
 
 
-def unknown_name(world: Path, folder: Path, hosts: int) -> str:
+def unknown_name(world: Path, folder: Path) -> str:
     """MASTER_ADDR is a name that nobody knows."""
     training = Training(world, folder, 2, address="nowhere.invalid")
     try:
@@ -173,35 +162,15 @@ def unknown_name(world: Path, folder: Path, hosts: int) -> str:
     return f"both ranks ended with the name in one line, {took:.0f} s after the start"
 
 
-CASES: tuple[Callable[[Path, Path, int], str], ...] = (cut_link, dead_host, slow_link, unknown_name)
+CASES: tuple[Case, ...] = (cut_link, dead_host, slow_link, unknown_name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", choices=[case.__name__ for case in CASES])
-    args = parser.parse_args(argv)
-    hosts = int(os.environ.get("UNIVAL_HOSTS", "0"))
-    if hosts < 2:
+    cases = parse(__doc__, CASES, argv)
+    if HOSTS < 2:
         print("error: two hosts are needed: start this with scripts/cluster/hosts.sh", file=sys.stderr)
         return 2
-    from unival.datatools.world import render
-
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="unival-try-") as scratch:
-        world = Path(scratch) / "world"
-        render(world, seed=1, images=60, clips=8, sounds=8, image_size=32, video_size=32, vocabulary_size=400)
-        for case in CASES:
-            if args.only not in (None, case.__name__):
-                continue
-            begun = time.monotonic()
-            try:
-                outcome = case(world, Path(scratch) / case.__name__, hosts)
-            except Wrong as error:
-                outcome, wrong = f"WRONG: {error}", wrong + 1
-            print(f"{case.__name__:14} {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
-    return int(wrong > 0)
+    return run(cases)
 
 
 if __name__ == "__main__":

@@ -6,34 +6,22 @@ each case; exit code 1 when one is not as it should be. ``--only NAME`` runs one
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from cases import OPTIONS, PATIENCE, Wrong, parse, run  # noqa: E402
 from chaos import Run, content, members  # noqa: E402
 
 LAUNCH = str(ROOT / "run_scripts" / "_launch.sh")
-PATIENCE = 600.0  # seconds for a step of a job, on busy machines
-OPTIONS = (
-    "--disable-validation",
-    "--num-workers=0",
-    "--no-epoch-checkpoints",
-    "--save-interval-updates=1000",
-)
-
-
-class Wrong(Exception):
-    """What is not as it should be."""
 
 
 def told(*words: str) -> str:
@@ -203,6 +191,7 @@ def scancel(world: Path, folder: Path) -> str:
 
 def chain(world: Path, folder: Path) -> str:
     """Two finetunings as an array, and their merging, which waits for both."""
+    folder.mkdir()
     start = Run(world, folder / "start", 2, 1, OPTIONS)
     subprocess.run(
         [sys.executable, "-m", "unival", *start.words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT
@@ -240,32 +229,11 @@ CASES = (signal_requeues, time_limit, preemption, several_nodes, failing_rank, s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", choices=[case.__name__ for case in CASES])
-    args = parser.parse_args(argv)
+    cases = parse(__doc__, CASES, argv)
     if not os.environ.get("SLURM_CONF"):
         print("error: no SLURM_CONF: start this with scripts/cluster/slurm.sh", file=sys.stderr)
         return 2
-    from unival.datatools.world import render
-
-    wrong = 0
-    with tempfile.TemporaryDirectory(prefix="unival-try-") as scratch:
-        world = Path(scratch) / "world"
-        render(world, seed=1, images=60, clips=8, sounds=8, image_size=32, video_size=32, vocabulary_size=400)
-        for case in CASES:
-            if args.only not in (None, case.__name__):
-                continue
-            folder, begun = Path(scratch) / case.__name__, time.monotonic()
-            (folder if case is chain else folder.parent).mkdir(exist_ok=True)
-            try:
-                outcome = case(world, folder)
-            except Wrong as error:
-                outcome, wrong = f"WRONG: {error}", wrong + 1
-                subprocess.run(["scancel", "--user=root"], check=False)
-            print(f"{case.__name__:16} {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
-    return int(wrong > 0)
+    return run(cases, lambda: subprocess.run(["scancel", "--user=root"], check=False))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,9 +18,11 @@ import torch.distributed
 from unival.core.children import unheard_interrupts
 from unival.core.device import device_named
 from unival.errors import ConfigError
+from unival.launch.company import Company
 
 _PATIENCE, _POLL = 5.0, 0.1  # seconds: of silent waiting for other ranks, between looks
 _GROUPS = count()  # groups that this process has joined: each has keys of its own
+_companies: list[Company] = []  # of the group that it is in
 PARENT = "UNIVAL_EVALUATE_PARENT"  # set for the processes that a first one starts: its process id
 
 
@@ -92,13 +95,13 @@ def _store(rank: int, size: int, seconds: float) -> torch.distributed.Store:
 def join(rank: int, size: int, seconds: float) -> None:
     """Meet all ranks at MASTER_ADDR:MASTER_PORT and join their group.
 
-    From then on ranks may wait for the slowest one as long as it takes. Raises ConfigError that names those that
-    have not come within ``seconds``; long before, it is said who is waited for.
+    From then on ranks may wait for the slowest one as long as it takes, and end when one is gone. Raises ConfigError
+    that names those that have not come within ``seconds``; long before, it is said who is waited for.
     """
     store = torch.distributed.PrefixStore(f"evaluate{next(_GROUPS)}", _store(rank, size, seconds))
     begun, said = time.monotonic(), False
     try:
-        store.set(f"rank{rank}", "here")
+        store.set(f"rank{rank}", f"rank {rank} ({socket.gethostname()}, pid {os.getpid()})")
         while absent := [str(k) for k in range(size) if not store.check([f"rank{k}"])]:
             waited = time.monotonic() - begun
             named = f"rank{'s' * (len(absent) > 1)} {', '.join(absent)} of {size}"
@@ -115,6 +118,9 @@ def join(rank: int, size: int, seconds: float) -> None:
         torch.distributed.init_process_group(
             "gloo", store=group, rank=rank, world_size=size, timeout=timedelta(days=30)
         )
+        company = Company()
+        company.join(store, rank, [store.get(f"rank{k}").decode() for k in range(size)] if rank == 0 else ())
+        _companies.append(company)
     except RuntimeError as error:
         raise ConfigError(f"rank 0 has ended before all came ({_first(error)}); see its output") from None
 
@@ -130,6 +136,8 @@ def wait() -> None:
 
 
 def leave() -> None:
+    while _companies:
+        _companies.pop().leave()
     torch.distributed.destroy_process_group()
 
 

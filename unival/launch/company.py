@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import selectors
 import socket
@@ -169,25 +168,16 @@ class Company:
             self._tell(f"gone {rank} {why}\n".encode())
             self._lost = self._line(rank, why)
         if self._lost and not self._well:
-            _end(self._lost)
+            _say(f"error: {self._lost}")
+            REQUEST.leave(HUNG)
 
     def _line(self, rank: int, why: str) -> str:
-        return f"{self._places[rank]} is gone: {why}. This run ends; the same command goes on from its last checkpoint"
+        return f"{self._places[rank]} is gone: {why}. This run ends; the same command goes on where it was saved"
 
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode())
-
-
-def _end(line: str) -> None:
-    _say(f"error: {line}")
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    for call in REQUEST.leaving:
-        with contextlib.suppress(Exception):
-            call()
-    os._exit(HUNG)
 
 
 COMPANY = Company()

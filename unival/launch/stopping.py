@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 STOPPED = 75  # exit code of a run that saved and may go on: "temporary failure, try again" (sysexits.h)
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -60,16 +62,18 @@ class StopRequest:
             self.name, self.since = signal.Signals(number).name, time.monotonic()
             self._asked[0] = 1
         if self.at_once:
-            self._leave(
-                f"stopped by {self.name} before the first update; the same command begins again", STOPPED
-            )
+            _say(f"stopped by {self.name} before the first update; the same command begins again")
+            self.leave(STOPPED)
         elif number == signal.SIGINT and again:
-            self._leave("ended at once; the same command goes on from the last checkpoint", _INTERRUPTED)
+            _say("ended at once; the same command goes on from the last checkpoint")
+            self.leave(_INTERRUPTED)
         elif number == signal.SIGINT and self.since + _WHOLE_JOB > time.monotonic():
             _say("the run ends and saves after this update; Ctrl-C once more ends it at once")
 
-    def _leave(self, text: str, code: int) -> None:
-        _say(text)
+    def leave(self, code: int) -> NoReturn:
+        """End this process now, its data workers and what it would leave behind first."""
+        for worker in multiprocessing.active_children():
+            worker.kill()
         for call in self.leaving:
             with contextlib.suppress(Exception):
                 call()

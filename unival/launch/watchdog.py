@@ -97,12 +97,7 @@ class Watchdog:
                 with contextlib.suppress(OSError):
                     os.kill(worker.pid, signal.SIGUSR2)
         time.sleep(0.5)
-        for worker in multiprocessing.active_children():
-            worker.kill()
-        for call in REQUEST.leaving:
-            with contextlib.suppress(Exception):
-                call()
-        os._exit(code)
+        REQUEST.leave(code)
 
 
 WATCHDOG = Watchdog()
