@@ -43,7 +43,7 @@ train stage1 2
 step "stage 2: videos join"
 train stage2 2
 step "finetuning: six tasks, two at a time"  # longest first, so that both cores end together
-two_at_once train audio_caption video_vqa video_caption vqa grounding caption
+two_at_once train vqa audio_caption video_vqa video_caption grounding caption
 step "evaluation on the test splits"
 two_at_once evaluate "caption caption" "vqa vqa" "grounding grounding" "video_caption video_caption" \
   "video_vqa video_vqa" "audio_caption audio_caption"
