@@ -4,8 +4,9 @@
 # GPUS: processes on this machine (default: the visible GPUs, at least one).
 # Several machines: the same command on each with NNODES, NODE_RANK (0 to NNODES - 1), and MASTER_ADDR and
 #   MASTER_PORT of machine 0. In a SLURM allocation of several nodes they are filled in, one launcher a node.
-# SUBMIT="--nodes=4 --gpus-per-node=8 --time=1-00" submits the command to SLURM. SIGUSR1 and SIGTERM (pre-emption,
-#   end of time) make a training save and end with exit code 75; a SLURM job is then put back into the queue.
+# SUBMIT="--nodes=4 --gpus-per-node=8 --time=1-00" submits the command to SLURM. SIGUSR1 (two minutes before the end of
+#   time) and SIGTERM make a training save and end with exit code 75; after SIGUSR1 and after pre-emption a SLURM job
+#   is then put back into the queue, after scancel it is not.
 # DRY_RUN=1 prints the command instead of running it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -51,8 +52,9 @@ fi
 # Nothing to do afterwards: signals, Ctrl-C among them, then reach the program and not a shell that waits for it.
 [ -n "${SLURM_JOB_ID:-}" ] || exec "${command[@]}"
 UNIVAL_PARENT=$$ "${command[@]}" &  # told to save and stop when this shell is killed
-child=$! code=0 signals=0 interrupted=""
-trap 'signals=$((signals + 1)); kill -USR1 "$child" 2>/dev/null || true' USR1 TERM HUP
+child=$! code=0 signals=0 interrupted="" announced=""
+trap 'signals=$((signals + 1)); kill -USR1 "$child" 2>/dev/null || true' TERM HUP
+trap 'signals=$((signals + 1)) announced=1; kill -USR1 "$child" 2>/dev/null || true' USR1
 trap 'signals=$((signals + 1)) interrupted=1; kill -INT "$child" 2>/dev/null || true' INT
 while :; do  # a signal ends "wait" early
   seen=$signals status=0
@@ -60,9 +62,17 @@ while :; do  # a signal ends "wait" early
   [ "$status" -eq 127 ] || code=$status
   [ "$signals" -ne "$seen" ] || break
 done
+# SIGTERM is also what scancel sends, and a cancelled job must not come back: only one that SLURM makes room with does.
+preempted() {  # since it was started last
+  local facts at
+  facts="$(scontrol show job "$SLURM_JOB_ID" 2> /dev/null)" || return 1
+  [[ "$facts" =~ PreemptTime=([0-9][^[:space:]]*) ]] || return 1
+  at="${BASH_REMATCH[1]}"
+  [[ "$facts" =~ [[:space:]]StartTime=([0-9][^[:space:]]*) && ! "$at" < "${BASH_REMATCH[1]}" ]]
+}
 # Only the batch shell asks for the requeue, not the launchers that srun started on the nodes.
 if [ "$signals" -gt 0 ] && [ "$code" -ge "$stopped" ] && [ -n "${SLURM_JOB_ID:-}" ] &&
-  [ -z "$one_of_several$interrupted" ]; then
+  [ -z "$one_of_several$interrupted" ] && { [ -n "$announced" ] || preempted; }; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PATIENCE = 600.0  # seconds for a start or a step, on busy machines
-# of every training: nothing is saved or looked at but what a case is about
+# of every training: nothing is validated, and nothing saved but at a stop
 OPTIONS = (
     "--disable-validation",
     "--num-workers=0",
     "--no-epoch-checkpoints",
-    "--save-interval-updates=1000",
+    "--save-interval=1000000",
+    "--save-interval-updates=1000000",
 )
 Case = Callable[[Path, Path], str]
 

@@ -12,6 +12,8 @@ for program in munged slurmctld slurmd sbatch; do
   command -v "$program" > /dev/null || { echo "error: $program is missing: apt-get install slurm-wlm munge" >&2; exit 2; }
 done
 [ "$(id -u)" -eq 0 ] || { echo "error: SLURM's daemons need root" >&2; exit 2; }
+# the nodes' names resolve as those of real ones do, for this command alone
+[ -n "${UNIVAL_OWN_MOUNTS:-}" ] || UNIVAL_OWN_MOUNTS=1 exec unshare --mount --propagation private bash "$0" "$@"
 nodes="${NODES:-2}" cpus="${CPUS:-2}" made=""
 [ -n "${FOLDER:-}" ] || { FOLDER="$(mktemp -d -t unival-slurm-XXXXXX)"; made=1; }
 mkdir -p "$FOLDER"
@@ -57,6 +59,8 @@ END
   done
 } > "$folder/slurm.conf"
 export SLURM_CONF="$folder/slurm.conf"
+{ cat /etc/hosts; for ((number = 1; number <= nodes; number++)); do echo "127.0.0.1 home$number"; done; } > "$folder/hosts"
+mount --bind "$folder/hosts" /etc/hosts
 dd if=/dev/urandom of="$folder/munge.key" bs=128 count=1 status=none
 chmod 400 "$folder/munge.key"
 started=()

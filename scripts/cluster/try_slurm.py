@@ -85,9 +85,8 @@ class Job:
         # SLURM lets it wait for two minutes; started within the second of its end, the credential of the first run,
         # which was revoked by the second, would be refused, and with it the job.
         told("scontrol", "update", f"JobId={self.number}", "StartTime=now+3")
+        until(f"it saves ({self.tail()})", self.run.saved, 60)
         saved = self.run.saved()
-        if not saved:
-            raise Wrong(f"nothing was saved: {self.tail()}")
         self.reaches(saved + 3)
         made = [record["update"] for record in self.run.records if record["split"] == "train"]
         if made != list(range(1, len(made) + 1)):

@@ -172,7 +172,9 @@ class Company:
             REQUEST.leave(HUNG)
 
     def _line(self, rank: int, why: str) -> str:
-        return f"{self._places[rank]} is gone: {why}. This run ends; the same command goes on where it was saved"
+        return (
+            f"{self._places[rank]} is gone: {why}. This run ends; the same command goes on where it was saved"
+        )
 
 
 def _say(text: str) -> None:

@@ -329,7 +329,8 @@ def test_ranks_count_over_the_nodes():
 
 STAND_INS = {
     "sbatch": 'printf "%s\\n" "$@"',
-    "scontrol": 'if [ "$1" = show ]; then echo node7; echo node8; else echo "scontrol $*" >> "$CALLS"; fi',
+    "scontrol": 'if [ "$1 $2" = "show job" ]; then echo "$JOB"; elif [ "$1" = show ]; then echo node7; echo node8; '
+    'else echo "scontrol $*" >> "$CALLS"; fi',
     "srun": 'printf "%s\\n" "$@" "$NNODES" "$MASTER_ADDR" "$MASTER_PORT" "$0"; exec 1>&-; ${SRUN_ENDS:-exit 0}',
 }
 
@@ -348,7 +349,16 @@ def slurm(tmp_path) -> dict[str, str]:
         "SLURM_JOB_ID": "40007",
         "SLURM_NNODES": "2",
         "SLURM_JOB_NODELIST": "node[7-8]",
+        "JOB": job_facts("None"),
     }
+
+
+def job_facts(preempted: str) -> str:
+    """What SLURM says of a job that was started at noon."""
+    return (
+        "JobId=40007 JobName=wrap\n   StartTime=2026-03-01T12:00:00 EndTime=Unknown Deadline=N/A\n"
+        f"   PreemptEligibleTime=2026-03-01T12:00:00 PreemptTime={preempted}"
+    )
 
 
 def test_submission_to_slurm(slurm, tmp_path):
@@ -387,13 +397,25 @@ def test_one_launcher_on_each_node_of_an_allocation(slurm, tmp_path):
     assert not Path(slurm["CALLS"]).exists(), "a run that ended is not put back into the queue"
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(STOPPED, True), (1, False)])
-def test_a_preempted_job_is_put_back_into_the_queue(slurm, tmp_path, code, requeued):
+@pytest.mark.parametrize(
+    ("number", "preempted", "code", "requeued"),
+    [
+        (signal.SIGUSR1, "None", STOPPED, True),
+        (signal.SIGUSR1, "None", 1, False),
+        (signal.SIGTERM, "2026-03-01T13:00:00", STOPPED, True),
+        (signal.SIGTERM, "2026-03-01T11:00:00", STOPPED, False),  # before it came back; this is scancel
+        (signal.SIGTERM, "None", STOPPED, False),
+    ],
+)
+def test_a_preempted_job_is_put_back_into_the_queue_and_a_cancelled_one_is_not(
+    slurm, tmp_path, number, preempted, code, requeued
+):
     ends = tmp_path / "ends"
     ends.write_text(f"trap 'exit {code}' USR1\ntouch {tmp_path}/up\nwhile :; do sleep 0.05; done\n")
+    slurm["JOB"] = job_facts(preempted)
     node = launch(["train", "recipe.yaml"], tmp_path, **slurm, SRUN_ENDS=f"source {ends}")
     until((tmp_path / "up").exists, "the stand-in")
-    node.send_signal(signal.SIGUSR1)
+    node.send_signal(number)
     node.communicate()
     assert node.returncode == code
     assert _read(Path(slurm["CALLS"])) == ("scontrol requeue 40007\n" if requeued else "")
