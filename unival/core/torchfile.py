@@ -215,7 +215,7 @@ def _trained(state: Mapping[str, Tensor], untrained: Sequence[str]) -> State:
     own = "|".join(
         rf"embed_{m}s|{m}_proj|layernorm_{m}_embedding"
         + ("" if m == "image" else f"|embed_{m}_positions")
-        + ("|embed_frame_positions" if m == "video" else "")
+        + {"video": "|embed_frame_positions", "audio": "|sound_picture"}.get(m, "")
         for m in untrained
     )
     return {

@@ -99,11 +99,12 @@ def modality_exceptions(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, .
 
     A modality of the model that the checkpoint lacks keeps its initial weights, all of it or none.
     """
-    patterns = tuple(
-        rf"^encoder\.(embed_{m}s\.|{m}_proj\.|layernorm_{m}_embedding\."
-        + {"image": r")", "video": r"|embed_(video|frame)_positions\.)"}.get(m, rf"|embed_{m}_positions\.)")
-        for m in NAMES
-    )
+    own = {
+        "image": "",
+        "video": r"|embed_(video|frame)_positions\.",
+        "audio": r"|embed_audio_positions\.|sound_picture\.",
+    }
+    patterns = tuple(rf"^encoder\.(embed_{m}s\.|{m}_proj\.|layernorm_{m}_embedding\.{own[m]})" for m in NAMES)
     return patterns, patterns
 
 

@@ -9,6 +9,7 @@ from unival.checkpoint.convert import convert
 from unival.errors import ConfigError, DataError
 from unival.modeling.build import build_model
 from unival.modeling.sound_picture import SoundPicture
+from unival.modeling.weights import load_into, modality_exceptions
 from unival.tasks.keeping import frozen, network_hash
 from unival.vocabulary import Vocabulary
 
@@ -78,6 +79,16 @@ def test_checkpoints(tmp_path):
     batch = mixed_batch((0, 2))
     for name in ("model", "model.pt"):
         assert torch.equal(load_checkpoint(tmp_path / name).model(**batch)[0], model(**batch)[0])
+
+
+def test_a_model_without_sound_is_a_start():
+    start, model = small_model(), small_model(seed=1, **SOUND)
+    missing, unexpected = modality_exceptions(model)
+    report = load_into(model, start.state_dict(), missing, unexpected)
+    assert {key.split(".")[1] for key in report.missing} == {
+        "audio_proj", "embed_audio_positions", "sound_picture"
+    }  # fmt: skip
+    assert torch.equal(model.encoder.embed_images.conv1.weight, start.encoder.embed_images.conv1.weight)
 
 
 def test_what_cannot_work_is_refused():
