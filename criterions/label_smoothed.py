@@ -76,12 +76,14 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
     def loss(self, model: Any, sample: dict[str, Any], update_num: int) -> LossOutput:
         """Forward one batch and compute its loss; R-Drop runs the batch twice."""
         net_input, target, conf = sample["net_input"], sample["target"], sample["conf"]
-        allowed = sample["allowed"]
+        allowed, facts = sample["allowed"], sample.get("facts")
         if self.options.use_rdrop:
             shared = "patch_rows" in net_input  # examples share media: both passes do too
             media = (*KEYS, *KEPT_KEYS)
             net_input = {k: v if shared and k in media else _twice(v) for k, v in net_input.items()}
-        logits, _ = model(**net_input)
+            facts = None if facts is None else facts.twice()
+        known = {} if facts is None else {"facts": facts}  # a batch made by hand has none
+        logits, _ = model(**net_input, **known)
         masks = None
         if allowed is not None:
             masks = AllowedTokens(allowed, target.shape[1], logits.shape[-1])
