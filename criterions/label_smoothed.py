@@ -96,6 +96,7 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
             constraint_masks=masks,
             pad=self.pad,
             eos=self.eos,
+            host_target=None if facts is None else facts.target,
         )
 
     @staticmethod
