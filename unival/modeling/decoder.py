@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -200,7 +201,7 @@ class Decoder(RelativeTables):
             code_masks=code_masks,
             prefix=None if self.prefix is None else self.prefix(),
             max_len=max_len,
-            source=torch.arange(memory.size(0)).repeat_interleave(beam),
+            source=np.repeat(np.arange(memory.size(0)), beam),
             beam=beam,
         )
 
