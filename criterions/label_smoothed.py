@@ -69,19 +69,21 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         for part, output in zip(sample, outputs, strict=True):
             slot = _SLOTS.get(part["group"])
             if slot:
-                log[f"loss_{slot}"] = float(output.loss.detach())
+                log[f"loss_{slot}"] = output.loss.detach()
                 log[f"sample_size_{slot}"] = float(output.sample_size)
         return joined.loss, joined.sample_size, log
 
     def loss(self, model: Any, sample: dict[str, Any], update_num: int) -> LossOutput:
         """Forward one batch and compute its loss; R-Drop runs the batch twice."""
         net_input, target, conf = sample["net_input"], sample["target"], sample["conf"]
-        allowed = sample["allowed"]
+        allowed, facts = sample["allowed"], sample.get("facts")
         if self.options.use_rdrop:
             shared = "patch_rows" in net_input  # examples share media: both passes do too
             media = (*KEYS, *KEPT_KEYS)
             net_input = {k: v if shared and k in media else _twice(v) for k, v in net_input.items()}
-        logits, _ = model(**net_input)
+            facts = None if facts is None else facts.twice()
+        known = {} if facts is None else {"facts": facts}  # a batch made by hand has none
+        logits, _ = model(**net_input, **known)
         masks = None
         if allowed is not None:
             masks = AllowedTokens(allowed, target.shape[1], logits.shape[-1])
@@ -94,6 +96,7 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
             constraint_masks=masks,
             pad=self.pad,
             eos=self.eos,
+            host_target=None if facts is None else facts.target,
         )
 
     @staticmethod
@@ -102,12 +105,14 @@ class LabelSmoothedCrossEntropy(FairseqCriterion):
         return dict.fromkeys(_LOGGED, 0.0)
 
     @classmethod
-    def log_of(cls, output: LossOutput) -> dict[str, float]:
-        """Statistics of a step under the names that :meth:`reduce_metrics` reads."""
-        names = ("nll_loss", "ntokens", "nsentences", "sample_size")
-        log = cls.empty_log() | {name: float(getattr(output, name)) for name in names}
-        log |= {"n_correct": float(output.n_correct or 0), "total": float(output.total or 0)}
-        return log | {"loss": float(output.loss.detach())}
+    def log_of(cls, output: LossOutput) -> dict[str, Any]:
+        """Statistics of a step under the names that :meth:`reduce_metrics` reads. What the device counts stays there,
+        for whoever asks for all of it at once (``unival.tasks.numbers``)."""
+        names = ("ntokens", "nsentences", "sample_size", "total")
+        log: dict[str, Any] = cls.empty_log() | {name: float(getattr(output, name) or 0) for name in names}
+        if output.n_correct is not None:
+            log["n_correct"] = output.n_correct
+        return log | {"loss": output.loss.detach(), "nll_loss": output.nll_loss.detach()}
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: Any) -> None:

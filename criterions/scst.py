@@ -152,7 +152,7 @@ class SelfCriticalCriterion(FairseqCriterion, ABC):
         return {**LabelSmoothedCrossEntropy.empty_log(), **RewardSums().log()}
 
     @staticmethod
-    def _log(output: LossOutput, sums: RewardSums) -> dict[str, float]:
+    def _log(output: LossOutput, sums: RewardSums) -> dict[str, Any]:
         return {**LabelSmoothedCrossEntropy.log_of(output), **sums.log()}
 
     @classmethod

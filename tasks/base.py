@@ -31,6 +31,7 @@ from unival.specs.inputs import augmenting
 from unival.tables import Table, absent_files, open_table
 from unival.tasks.guards import Stagnation
 from unival.tasks.keeping import Keeping, keeping
+from unival.tasks.numbers import host_numbers
 from unival.tasks.options import TaskOptions
 from unival.tasks.progress import FIRST_ROWS, Pace
 from unival.tasks.safety import BrokenMedia, NonFiniteGuard, row_ids, run_forward, unwrap
@@ -77,7 +78,7 @@ class UnivalTask(LegacyFairseqTask):
         self.updates: Any = lambda: 0  # made so far
         self.lineage: list[str] = []  # hashes of the checkpoints that the weights descend from, oldest first
         self.untrained: list[str] = []  # modalities whose networks are built, random, and used by no row
-        self.losses: list[tuple[torch.Tensor, Any]] = []  # of an update's batches, with their divisors
+        self.losses: list[tuple[float, Any]] = []  # of an update's batches, with their divisors
         self._validating = False
         self._trained = False
 
@@ -300,13 +301,20 @@ class UnivalTask(LegacyFairseqTask):
             forward = torch.autograd.profiler.record_function("forward")
             with forward, keeping(self.keeping, unwrap(model), sample):
                 loss, sample_size, logging_output = run_forward(criterion, model, sample, update_num)
-            if not torch.isfinite(loss.detach()).all():
+            # asked before the backward pass, whose gradients could not be taken back from those of other batches
+            value, logging_output = host_numbers(loss, logging_output)
+            if not math.isfinite(value):
                 if counts:
                     self.guard.loss(model, sample, update_num, loss)
-                loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
+                loss, sample_size, logging_output, value = (
+                    _zero_gradient(model),
+                    0,
+                    criterion.empty_log(),
+                    0.0,
+                )
             elif not counts:
-                loss, sample_size, logging_output = loss * 0, 0, criterion.empty_log()
-            self.losses.append((loss.detach(), sample_size))
+                loss, sample_size, logging_output, value = loss * 0, 0, criterion.empty_log(), 0.0
+            self.losses.append((value, sample_size))
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
         return loss, sample_size, logging_output
@@ -322,7 +330,8 @@ class UnivalTask(LegacyFairseqTask):
                 loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
             if self.dummy:
                 return loss * 0, 0, criterion.empty_log()
-            if torch.isnan(loss).any():
+            value, logging_output = host_numbers(loss, logging_output)
+            if math.isnan(value):
                 raise UnivalError(
                     f"the loss of the validation is no number (first at {', '.join(row_ids(_parts(sample))[:3])}): the "
                     "weights are not usable. Nothing is saved, the checkpoints are those of before. Lower --lr, give "

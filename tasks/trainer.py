@@ -346,6 +346,9 @@ class UnivalTrainer(Trainer):
             self._reported = True
             if self.is_data_parallel_master:
                 report_gradients(self.get_model())
+        # Everybody asks for it: the guards here, the engine's own, the meters, the log. One copy answers all of them,
+        # and lets the update that follows run beside what the host does next.
+        norm = norm.cpu()
         if not torch.isfinite(norm).all():
             self.task.guard.gradient(self.get_model(), self._samples, self.get_num_updates())
             norm = torch.zeros_like(norm)

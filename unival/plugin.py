@@ -28,6 +28,7 @@ import unival.tasks.guards
 import unival.tasks.image_gen
 import unival.tasks.keeping
 import unival.tasks.mixture
+import unival.tasks.numbers
 import unival.tasks.optimizer
 import unival.tasks.options
 import unival.tasks.parameters

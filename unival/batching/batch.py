@@ -16,6 +16,7 @@ from torch import Tensor
 from unival.core.modalities import MODALITIES, patch_type
 from unival.errors import DataError
 from unival.media.features import Place
+from unival.modeling.batch_facts import BatchFacts, SourceFacts, TargetFacts
 from unival.modeling.joining import as_precision
 
 AllowedTokens = list[list[int]]
@@ -90,6 +91,7 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
     Where examples hold kept features: kept_images (b, C, *grid) and so on for all distinct media of the modality, NaN
     for those without, whose pixels alone are in patch_images; and patch_rows. ``places`` (modality -> list, one per
     row of its media tensor) says where new features belong.
+    ``facts``: what stays known on the host when the tensors have left it (a device asked for it would stop).
     """
     if not examples:
         return {}
@@ -122,11 +124,19 @@ def collate(examples: Sequence[Example], pad: int = 1) -> dict[str, Any]:
     if any(e.code_target for e in examples):
         net_input["code_masks"] = torch.tensor([e.code_target for e in examples])
     weighted = any(e.weight != 1.0 for e in examples)
+    facts = BatchFacts(
+        SourceFacts.of(
+            source, net_input["patch_types"], net_input["patch_masks"], net_input.get("patch_rows")
+        ),
+        TargetFacts.of(net_input["prev_output_tokens"], net_input.get("code_masks")),
+        target.numpy(),
+    )
     return {
         "id": [e.id for e in examples],
         "nsentences": len(examples),
         "ntokens": int(target.ne(pad).sum()),
         "net_input": net_input,
+        "facts": facts,
         "target": target,
         "conf": torch.tensor([e.weight for e in examples]).view(-1, 1, 1) if weighted else None,
         "prefix_tokens": (

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.transfers import to_device, to_host
 from unival.errors import ConfigError
 from unival.generate.rows import EOS, Rows, Steps
 from unival.generate.settings import Hypothesis
@@ -26,7 +27,7 @@ def beam_search(rows: Rows, steps: Steps) -> list[list[Hypothesis]]:
     results: list[list[Hypothesis]] = [[] for _ in task.limit]
     while len(rows):
         scores = rows.log_probs(steps.logits(rows))
-        scores += torch.from_numpy(rows.score).to(scores)[:, None]
+        scores += to_device(rows.score, scores.device)[:, None]
         parent, token, total = _candidates(rows, scores, 2 * beam)
         possible = total > -np.inf
         ends = (token == EOS) & possible
@@ -66,6 +67,8 @@ def _candidates(rows: Rows, scores: Tensor, count: int) -> tuple[np.ndarray, np.
     sentences = len(np.unique(rows.sentence))
     width, vocab_size = len(rows) // sentences, scores.size(1)
     total, place = scores.view(sentences, -1).topk(min(count, width * vocab_size), dim=1)
-    host = place.cpu().numpy()
-    parent = np.arange(0, len(rows), width)[:, None] + host // vocab_size
-    return parent, host % vocab_size, total.cpu().numpy()
+    # the one stop of a step: places beside the bits of their scores, in one copy
+    both = to_host(torch.cat([place.to(torch.int32), total.view(torch.int32)], 1))
+    number = both[:, : place.size(1)].astype(np.int64)
+    parent = np.arange(0, len(rows), width)[:, None] + number // vocab_size
+    return parent, number % vocab_size, both[:, place.size(1) :].copy().view(np.float32)

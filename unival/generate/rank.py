@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unival.core.deadline import in_time
+from unival.core.transfers import to_device
 from unival.errors import ConfigError
 from unival.generate.rows import BOS, EOS, PAD
 from unival.generate.run import encode, evaluating
@@ -112,11 +113,10 @@ def _score_group(
         if length:
             if width != len(part):
                 # what a chunk wrote behind the prompt is overwritten: one expansion serves all chunks
-                base = torch.arange(rows, device=device) * max(width, 1)
-                state.reorder(base.repeat_interleave(len(part)))
+                state.reorder(np.repeat(np.arange(rows) * max(width, 1), len(part)))
                 width = len(part)
             state.length = prompt_length
-            tokens = torch.tensor([p + [PAD] * (length - len(p)) for p in part], device=device)
+            tokens = to_device(np.array([p + [PAD] * (length - len(p)) for p in part]), device)
             logits = decoder.prefill(tokens.repeat(rows, 1), state)
             prefixes = [p[:j] if j <= len(p) else None for p in part for j in range(1, length + 1)]
             after = _log_probs(logits.view(rows, len(part) * length, -1), prefixes, constraint)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unival.core.deadline import in_time
+from unival.core.transfers import to_device
 from unival.generate.constraints import SPECIALS, range_mask
 from unival.generate.settings import GenerationSettings, Hypothesis
 from unival.generate.trie import Trie
@@ -125,7 +126,7 @@ class Rows:
         elif task.limits is not None:
             allowed = range_mask(task.limits, vocab_size, device).expand(len(self), -1)
         if allowed is not None and forced.any():
-            allowed = allowed | torch.from_numpy(forced).to(device)[:, None]
+            allowed = allowed | to_device(forced, device)[:, None]
         if allowed is not None and not settings.zero_shot:
             scores = scores.masked_fill(~allowed, -torch.inf)
         scores = torch.log_softmax(scores, dim=-1)
@@ -140,16 +141,17 @@ class Rows:
         at_limit = step >= task.limit[self.sentence]
         free = ~forced
         if settings.gen_code:
-            scores[_index(free & ~at_limit, device), :SPECIALS] = -torch.inf
+            scores[:, :SPECIALS].index_fill_(0, _index(free & ~at_limit, device), -torch.inf)
         if step < settings.min_len:
-            scores[_index(free & ~at_limit, device), EOS] = -torch.inf
+            scores[:, EOS].index_fill_(0, _index(free & ~at_limit, device), -torch.inf)
         if settings.no_repeat_ngram_size:
-            rows, tokens = self._repeats(free, settings.no_repeat_ngram_size)
-            scores[torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device)] = -torch.inf
+            at = to_device(np.stack(self._repeats(free, settings.no_repeat_ngram_size)), device)
+            lowest = scores.new_full((), -torch.inf)  # a number of the host would be copied
+            scores.index_put_((at[0], at[1]), lowest)
         if at_limit.any():  # eos keeps its score: a cut output is judged as one that ends here
             _only(scores, _index(at_limit, device), EOS)
         if forced.any():
-            given = torch.from_numpy(task.prefix[self.sentence[forced], step]).to(device)
+            given = to_device(task.prefix[self.sentence[forced], step], device)
             _only(scores, _index(forced, device), given)
         return scores
 
@@ -166,14 +168,14 @@ class Rows:
 
 
 def _index(rows: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(rows)).to(device)
+    return to_device(np.flatnonzero(rows), device)
 
 
 def _only(scores: Tensor, rows: Tensor, tokens: Tensor | int) -> None:
     """Leave one token per row its score and take it from all others."""
-    tokens = torch.as_tensor(tokens, device=scores.device).expand(len(rows))
+    tokens = torch.full_like(rows, tokens) if isinstance(tokens, int) else tokens
     kept = scores[rows, tokens]
-    scores[rows] = -torch.inf
+    scores.index_fill_(0, rows, -torch.inf)
     scores[rows, tokens] = kept
 
 
@@ -187,7 +189,7 @@ class Steps:
         self.ready: Tensor | None = None
         if common and hasattr(decoder, "prefill"):
             tokens = np.concatenate([rows.tokens, rows.task.prefix[:, :common]], axis=1)
-            self.ready = decoder.prefill(torch.from_numpy(tokens).to(self.device), state)
+            self.ready = decoder.prefill(to_device(tokens, self.device), state)
 
     def logits(self, rows: Rows) -> Tensor:
         """Return (R, V) logits of the next token. Raises OverdueError (unival.core.deadline)."""
@@ -196,13 +198,12 @@ class Steps:
             if rows.step < self.ready.size(1):
                 return self.ready[:, rows.step]
             self.ready = None
-        return self.decoder.step(torch.from_numpy(rows.tokens[:, -1].copy()).to(self.device), self.state)
+        return self.decoder.step(to_device(rows.tokens[:, -1], self.device), self.state)
 
     def reorder(self, parent: np.ndarray, count: int) -> None:
         """Let row i continue what row ``parent[i]`` of the ``count`` rows before was."""
         if len(parent) == count and (parent == np.arange(count)).all():
             return
-        index = torch.from_numpy(parent)  # on the host, where the state looks at it before it moves anything
         if self.ready is not None:
-            self.ready = self.ready[index.to(self.device)]
-        self.state.reorder(index)
+            self.ready = self.ready[to_device(parent, self.device)]
+        self.state.reorder(parent)  # on the host, where the state looks at it before it moves anything

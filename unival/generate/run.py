@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.transfers import to_host
 from unival.errors import ConfigError
 from unival.generate.beam import beam_search
 from unival.generate.constraints import parse_range
@@ -67,16 +68,16 @@ def generate(
     if trie is not None and limits is not None:
         raise ConfigError("a trie and a vocabulary range exclude each other: give one of them")
     source = net_input["src_tokens"]
-    batch = len(source)
+    batch, host_source = len(source), to_host(source)
     if batch == 0:
         return []
-    prefix = np.zeros((batch, 0), dtype=np.int64) if prefix_tokens is None else prefix_tokens.cpu().numpy()
+    prefix = np.zeros((batch, 0), dtype=np.int64) if prefix_tokens is None else to_host(prefix_tokens)
     if len(prefix) != batch:
         raise ConfigError(f"{len(prefix)} rows of prefix tokens do not fit a batch of {batch}")
     code_masks = net_input.get("code_masks")
     if settings.gen_code:
         code_masks = torch.ones(batch, dtype=torch.bool, device=source.device)
-    limit = _limits(settings, source, code_masks, model.decoder)
+    limit = _limits(settings, host_source, code_masks, model.decoder)
     task = Task(settings, trie, limits, prefix.astype(np.int64), limit)
     rows = Rows.start(task)
     with evaluating(model):
@@ -84,19 +85,19 @@ def generate(
         steps = Steps(model.decoder, state, rows)
         if not settings.sampling:
             return beam_search(rows, steps)
-        return sample(rows, steps, row_keys if row_keys is not None else _keys(source))
+        return sample(rows, steps, row_keys if row_keys is not None else _keys(host_source))
 
 
 def _limits(
-    settings: GenerationSettings, source: Tensor, code_masks: Tensor | None, decoder: Any
+    settings: GenerationSettings, source: np.ndarray, code_masks: Tensor | None, decoder: Any
 ) -> np.ndarray:
     """Tokens before eos of each row (B,); text is cut at the decoder's last position."""
-    lengths = source.ne(PAD).sum(1).cpu().numpy()
+    lengths = (source != PAD).sum(1)
     limit = (settings.max_len_a * lengths + settings.max_len_b).astype(np.int64)
     if code_masks is None or not bool(code_masks.any()):
         limit = np.minimum(limit, decoder.max_positions() - 1)
     return limit
 
 
-def _keys(source: Tensor) -> list[int]:
-    return [zlib.crc32(row[row != PAD].tobytes()) for row in source.cpu().numpy()]
+def _keys(source: np.ndarray) -> list[int]:
+    return [zlib.crc32(row[row != PAD].tobytes()) for row in source]

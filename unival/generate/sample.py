@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unival.core.seeding import rng_for
+from unival.core.transfers import to_device, to_host
 from unival.generate.rows import EOS, Rows, Steps
 from unival.generate.settings import GenerationSettings, Hypothesis
 
@@ -74,10 +75,12 @@ def _draw(
     if settings.sampling_topp > 0:
         before = mass.cumsum(1) - mass
         mass = mass.masked_fill(before >= settings.sampling_topp * mass.sum(1, keepdim=True), 0.0)
-    index = torch.from_numpy(parent).to(scores.device)
+    index = to_device(parent, scores.device)
     cumulative = mass.cumsum(1)[index]
-    aim = torch.from_numpy(draws).to(scores.device)[:, None] * cumulative[:, -1:]
+    aim = to_device(draws, scores.device)[:, None] * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, aim, right=True).clamp_max(cumulative.size(1) - 1)
     token = tokens[index].gather(1, place).squeeze(1)
     chosen = ordered[index].gather(1, place).squeeze(1)
-    return token.cpu().numpy(), chosen.cpu().numpy()
+    # the one stop of a step: tokens beside the bits of their scores, in one copy
+    both = to_host(torch.stack([token.to(torch.int32), chosen.view(torch.int32)]))
+    return both[0].astype(np.int64), both[1].view(np.float32)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unival.core.deadline import in_time
+from unival.core.transfers import to_device
 from unival.errors import ConfigError
 
 UNKNOWN = -1
@@ -101,8 +102,8 @@ class Trie:
         """Return the (R, V) bool mask of allowed continuations of states (R,)."""
         rows, tokens = self.pairs(states)
         allowed = torch.zeros(len(states), vocab_size, dtype=torch.bool, device=device)
-        index = torch.from_numpy(np.stack([rows, tokens])).to(device)
-        allowed[index[0], index[1]] = True
+        index = to_device(np.stack([rows, tokens]), device)
+        allowed.index_put_((index[0], index[1]), allowed.new_ones(()))  # a number of the host would be copied
         return allowed
 
     def state(self, prefix: Iterable[int]) -> int:

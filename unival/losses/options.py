@@ -96,7 +96,7 @@ class LossOutput:
     loss: () differentiable; nll_loss: () detached, without smoothing, bonus and divergence;
     ntokens: scored target tokens before anything was left out; sample_size: kept tokens, or sentences;
     rows: (B, U) float32, the loss of each position before dropping, 0 where not scored, detached;
-    n_correct, total: right and counted positions when ``report_accuracy`` is set.
+    n_correct, total: right (where the logits are) and counted positions when ``report_accuracy`` is set.
     """
 
     loss: Tensor
@@ -105,5 +105,5 @@ class LossOutput:
     sample_size: int
     nsentences: int
     rows: Tensor | None = None
-    n_correct: int | None = None
+    n_correct: Tensor | int | None = None
     total: int | None = None

@@ -6,9 +6,11 @@ other samples as baseline is Luo, "A better variant of self-critical sequence tr
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.transfers import to_host
 from unival.errors import ConfigError
 from unival.losses.options import LossOutput
 from unival.losses.sequence import token_log_probs
@@ -22,6 +24,7 @@ def policy_loss(
     *,
     limits: tuple[int, int] | None = None,
     sentence_avg: bool = False,
+    host_tokens: np.ndarray | None = None,
 ) -> LossOutput:
     """Return minus the sum of reward times log-probability over all scored tokens.
 
@@ -29,6 +32,7 @@ def policy_loss(
     rewards: (N,) one per sequence, a baseline already taken off, or one number for all; ``limits``: range of
     the vocabulary (and the four specials) that generation was restricted to, if it was. Computed in float32;
     beside the logits' gradient no second tensor of their size is made.
+    ``host_tokens``: the tokens on the host, which are asked for where they are not given.
     ``nll_loss`` is minus the summed log-probability without rewards, ``rows`` the loss of each position.
     Raises ConfigError when shapes do not fit.
     """
@@ -36,12 +40,13 @@ def policy_loss(
         raise ConfigError(
             f"tokens of shape {tuple(tokens.shape)} do not fit logits of shape {tuple(logits.shape)}"
         )
-    log_probs = token_log_probs(logits, tokens, pad, limits)
+    host_tokens = to_host(tokens) if host_tokens is None else host_tokens
+    log_probs = token_log_probs(logits, tokens, pad, limits, host_tokens)
     weights = torch.as_tensor(rewards, dtype=log_probs.dtype, device=log_probs.device).reshape(-1)
     if len(weights) not in (1, len(log_probs)):
         raise ConfigError(f"{len(weights)} rewards do not fit {len(log_probs)} sequences")
     rows = -log_probs * weights.unsqueeze(1)
-    scored = tokens.ne(pad)
+    scored = host_tokens != pad
     ntokens, sequences = int(scored.sum()), int(scored.any(1).sum())
     return LossOutput(
         loss=rows.sum(),

@@ -7,13 +7,15 @@ third tensor of (rows, V) lives: the backward pass recomputes the softmax chunk 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from unival.core.transfers import to_device, to_host
 from unival.losses.options import LossOptions
 
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**24}  # elements of one (rows, V) chunk; a few such live at once
@@ -30,7 +32,7 @@ class AllowedTokens:
 
     def __init__(self, lists: Sequence[Sequence[Sequence[int]] | None], length: int, vocab_size: int) -> None:
         self.shape = (len(lists), length, vocab_size)
-        self.free = torch.tensor([row is None for row in lists])
+        self.free = np.array([row is None for row in lists], dtype=bool)
         counts: list[int] = []
         tokens: list[int] = []
         for row in lists:
@@ -41,20 +43,22 @@ class AllowedTokens:
                 allowed = row[u] if u < len(row) else ()
                 counts.append(len(allowed))
                 tokens.extend(allowed)
-        self.tokens = torch.tensor(tokens, dtype=torch.long)
-        self.starts = torch.zeros(len(counts) + 1, dtype=torch.long)
-        self.starts[1:] = torch.tensor(counts, dtype=torch.long).cumsum(0)
+        self.tokens = np.array(tokens, dtype=np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
 
-    def dense(self, rows: Tensor) -> Tensor:
-        """Return the (len(rows), V) bool mask of flat positions ``rows`` on their device."""
-        host = rows.cpu() % (self.shape[0] * self.shape[1])
+    def dense(self, rows: Tensor, host: np.ndarray | None = None) -> Tensor:
+        """Return the (len(rows), V) bool mask of flat positions ``rows`` on their device; ``host``: the same numbers
+        on the host, which are asked for where they are not given."""
+        host = (to_host(rows) if host is None else host) % (self.shape[0] * self.shape[1])
         counts = self.starts[host + 1] - self.starts[host]
-        row = torch.repeat_interleave(torch.arange(len(host)), counts)
-        first = torch.repeat_interleave(self.starts[host] - (counts.cumsum(0) - counts), counts)
-        mask = torch.zeros(len(host), self.shape[2], dtype=torch.bool)
-        mask[row, self.tokens[first + torch.arange(len(row))]] = True
-        mask[self.free[host // self.shape[1]]] = True
-        return mask.to(rows.device)
+        row = np.repeat(np.arange(len(host)), counts)
+        first = np.repeat(self.starts[host] - (np.cumsum(counts) - counts), counts)
+        tokens = self.tokens[first + np.arange(len(row))]
+        # only numbers of allowed tokens go to the device, not a mask as large as the logits
+        mask = torch.zeros(len(host), self.shape[2], dtype=torch.bool, device=rows.device)
+        at = to_device(np.stack([row, tokens]), rows.device)
+        mask.index_put_((at[0], at[1]), mask.new_ones(()))  # a number of the host would be copied
+        return mask.logical_or_(to_device(self.free[host // self.shape[1]], rows.device).unsqueeze(1))
 
 
 @dataclass
@@ -67,16 +71,17 @@ class Terms:
     mask: Tensor | AllowedTokens | None  # dense (B*U, V), or (V,) for a range
     options: LossOptions
     paired: bool  # the second half of ``rows`` is the second R-Drop pass
+    host: np.ndarray | None = None  # ``rows`` on the host, where they are known there
 
-    def allowed(self, part: slice | Tensor) -> Tensor | None:
+    def allowed(self, part: slice) -> Tensor | None:
         rows = self.rows[part]
         if self.mask is None:
             return None
         if isinstance(self.mask, AllowedTokens):
-            return self.mask.dense(rows)
+            return self.mask.dense(rows, None if self.host is None else self.host[part])
         return self.mask if self.mask.dim() == 1 else self.mask[rows % len(self.mask)]
 
-    def log_probs(self, logits: Tensor, part: slice | Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def log_probs(self, logits: Tensor, part: slice) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return (log-probabilities, the same times the confidence, allowed) of some rows."""
         scores = logits[self.rows[part]]
         scores = scores if scores.dtype == torch.float64 else scores.float()
@@ -103,17 +108,23 @@ class Terms:
         size = max(1, budget // logits.size(1))
         return [slice(i, min(i + size, len(self.rows))) for i in range(0, len(self.rows), size)]
 
-    def partner(self, part: slice) -> Tensor:
+    def partners(self) -> Terms:
+        """The same rows, each in the place of its pair's other one."""
         half = len(self.rows) // 2
-        index = torch.arange(part.start, part.stop, device=self.rows.device)
-        return torch.where(index < half, index + half, index - half)
+        return replace(
+            self,
+            target=self.target.roll(half),
+            rows=self.rows.roll(half),
+            confidence=None if self.confidence is None else self.confidence.roll(half),
+            host=None if self.host is None else np.roll(self.host, half),
+        )
 
 
 def _bonus(p: Tensor, log_end: float) -> Tensor:
     """log(1 - p), continued by its tangent above ``log_end``."""
     bonus = (1 - p).clamp_min(MIN_COMPLEMENT).log()
     if log_end < 1:
-        end = p.new_tensor(1 - log_end)
+        end = p.new_full((), 1 - log_end)
         bonus = torch.where(p > log_end, end.log() - (p - log_end) / end, bonus)
     return bonus
 
@@ -142,6 +153,8 @@ class RowLosses(torch.autograd.Function):
         eps, count = terms.options.label_smoothing, len(terms.rows)
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         smoothed, nll, bonus, divergence = (logits.new_zeros(count, dtype=dtype) for _ in range(4))
+        if terms.paired:
+            partners = terms.partners()
         for part in terms.chunks(logits):
             _, log_probs, allowed = terms.log_probs(logits, part)
             target = terms.target[part].unsqueeze(1)
@@ -159,7 +172,7 @@ class RowLosses(torch.autograd.Function):
                 )
                 del gain
             if terms.paired and part.start < count // 2:
-                _, other, _ = terms.log_probs(logits, terms.partner(part))
+                _, other, _ = partners.log_probs(logits, part)
                 gap = _gap(log_probs, other, allowed)
                 divergence[part] = (log_probs.exp_() - other.exp_()).mul_(gap).sum(-1) / 2
         if terms.paired:
@@ -177,6 +190,8 @@ class RowLosses(torch.autograd.Function):
         (logits,) = ctx.saved_tensors
         terms: Terms = ctx.terms
         eps, half = terms.options.label_smoothing, len(terms.rows) // 2
+        if terms.paired:
+            partners, of_pairs = terms.partners(), d_divergence[:half].repeat(2)
         grad = torch.zeros_like(logits)
         for part in terms.chunks(logits):
             plain, log_probs, allowed = terms.log_probs(logits, part)
@@ -194,10 +209,9 @@ class RowLosses(torch.autograd.Function):
                 g += slope.mul_(eps / slope.size(1) * scale)
                 del slope
             if terms.paired:
-                partner = terms.partner(part)
-                _, other, _ = terms.log_probs(logits, partner)
+                _, other, _ = partners.log_probs(logits, part)
                 p, gap = log_probs.exp(), _gap(log_probs, other, allowed)
-                scale = d_divergence[partner % half].unsqueeze(1) / 2
+                scale = of_pairs[part].unsqueeze(1) / 2
                 # of (p - q) (log p - log q) by log p: p (log p - log q) + p - q
                 g += gap.mul_(p).add_(p).sub_(other.exp_()).mul_(scale)
                 del p, gap, other

@@ -8,10 +8,13 @@ Zhao et al., "Well-classified examples are underestimated in classification with
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unival.core.transfers import numbers_of, to_host
 from unival.errors import ConfigError
 from unival.generate.constraints import parse_range, range_mask
 from unival.losses.options import LossOptions, LossOutput
@@ -28,6 +31,7 @@ def label_smoothed_loss(
     constraint_masks: Tensor | AllowedTokens | None = None,
     pad: int = 1,
     eos: int = 2,
+    host_target: np.ndarray | None = None,
 ) -> LossOutput:
     """Return the summed, label-smoothed cross entropy with all options of both criterions.
 
@@ -35,7 +39,8 @@ def label_smoothed_loss(
     conf: (B,) or (B, 1, 1), multiplies the log-probabilities (answer confidences);
     constraint_masks: (B, U, V) bool, True where allowed, or AllowedTokens.
     With R-Drop the logits have 2B rows, both passes one after the other; target, conf and masks have B or 2B.
-    ``update_num`` is compared with ``drop_worst_after`` and ``drop_best_after``.
+    ``update_num`` is compared with ``drop_worst_after`` and ``drop_best_after``. ``host_target``: the targets on the
+    host, which are asked for where they are not given.
 
     Smoothing gives each wrong class eps / (V - 1), or eps / (allowed - 1 + 1e-6) under a constraint; the
     bonus gives each class eps / V and acts on exp(conf * log p) (both reference behaviour). The reference
@@ -48,17 +53,16 @@ def label_smoothed_loss(
         raise ConfigError(
             f"target of shape {tuple(target.shape)} does not fit logits of shape {tuple(logits.shape)}"
         )
-    kept_positions = target.ne(pad)
-    ntokens = int(kept_positions.sum())
-    kept_positions[:, : options.ignore_prefix_size] = False
-    if options.ignore_eos:
-        kept_positions &= target.ne(eos)
-    rows = kept_positions.reshape(-1).nonzero().squeeze(1)
+    host_target = _on_host(target, host_target)
+    ntokens = int((host_target != pad).sum())
+    scored = _scored(host_target, options, pad, eos)
+    host_rows = np.flatnonzero(scored)
+    rows = numbers_of(_scored(target, options, pad, eos).reshape(-1), len(host_rows))
     confidence = None
     if conf is not None:
         confidence = _both_passes(conf.reshape(-1), batch, options.use_rdrop)[rows // length]
     mask = _mask(constraint_masks, options, logits)
-    terms = Terms(target.reshape(-1)[rows], rows, confidence, mask, options, options.use_rdrop)
+    terms = Terms(target.reshape(-1)[rows], rows, confidence, mask, options, options.use_rdrop, host_rows)
     smoothed, nll, bonus, divergence = RowLosses.apply(logits.reshape(-1, vocab_size), terms)
 
     kept = _kept(smoothed.detach(), options, update_num)
@@ -78,7 +82,7 @@ def label_smoothed_loss(
     )
     if options.report_accuracy:
         guess = logits.detach().reshape(-1, vocab_size).argmax(-1)[rows]
-        output.n_correct, output.total = int(guess.eq(terms.target).sum()), len(rows)
+        output.n_correct, output.total = guess.eq(terms.target).sum(), len(rows)
     return output
 
 
@@ -96,24 +100,50 @@ def combine(outputs: Sequence[LossOutput]) -> LossOutput:
         ntokens=sum(o.ntokens for o in outputs),
         sample_size=1,
         nsentences=sum(o.nsentences for o in outputs),
-        n_correct=sum(o.n_correct or 0 for o in outputs),
+        n_correct=sum(0 if o.n_correct is None else o.n_correct for o in outputs),
         total=sum(o.total or 0 for o in outputs),
     )
 
 
 def token_log_probs(
-    logits: Tensor, target: Tensor, pad: int = 1, limits: tuple[int, int] | None = None
+    logits: Tensor,
+    target: Tensor,
+    pad: int = 1,
+    limits: tuple[int, int] | None = None,
+    host_target: np.ndarray | None = None,
 ) -> Tensor:
     """Return (B, U) log-probabilities of ``target``, 0 at ``pad``; differentiable and memory-lean.
 
     logits: (B, U, V) of any float type; target: (B, U) int64; ``limits`` restricts the softmax to a range of
-    the vocabulary and the four specials. The result is float32 (float64 for float64).
+    the vocabulary and the four specials; ``host_target``: the targets on the host, which are asked for where they are
+    not given. The result is float32 (float64 for float64).
     """
-    rows = target.reshape(-1).ne(pad).nonzero().squeeze(1)
+    count = int((_on_host(target, host_target) != pad).sum())
+    rows = numbers_of(target.reshape(-1).ne(pad), count)
     mask = None if limits is None else range_mask(limits, logits.size(-1), logits.device)
     terms = Terms(target.reshape(-1)[rows], rows, None, mask, LossOptions(), paired=False)
     losses = RowLosses.apply(logits.reshape(-1, logits.size(-1)), terms)[0]
     return losses.new_zeros(target.numel()).index_copy(0, rows, -losses).view(target.shape)
+
+
+def _on_host(target: Tensor, host_target: np.ndarray | None) -> np.ndarray:
+    """Targets (B, U) on the host; those of one R-Drop pass repeated."""
+    if host_target is None:
+        return to_host(target)
+    if host_target.shape == target.shape:
+        return host_target
+    if (2 * len(host_target), host_target.shape[1]) == target.shape:
+        return np.concatenate([host_target, host_target])
+    raise ConfigError(f"targets of shape {tuple(target.shape)} are not the host's, {host_target.shape}")
+
+
+def _scored(target: Any, options: LossOptions, pad: int, eos: int) -> Any:
+    """Positions (B, U) bool of a Tensor's, or an array's, targets that the loss counts."""
+    scored = target != pad
+    scored[:, : options.ignore_prefix_size] = False
+    if options.ignore_eos:
+        scored &= target != eos
+    return scored
 
 
 def _both_passes(values: Tensor, batch: int, use_rdrop: bool) -> Tensor:

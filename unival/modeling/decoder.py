@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unival.errors import DataError
 from unival.modeling.attention import mask_bias
+from unival.modeling.batch_facts import TargetFacts, code_flags
 from unival.modeling.config import ModelConfig
 from unival.modeling.decoder_state import DecoderState
 from unival.modeling.encoder_output import EncoderOutput
@@ -60,20 +63,25 @@ class Decoder(RelativeTables):
         encoder_out: EncoderOutput,
         code_masks: Tensor | None = None,
         features_only: bool = False,
+        facts: TargetFacts | None = None,
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """Logits (B, U, V), or features (B, U, D), for target inputs (B, U).
 
-        code_masks (B) bool: rows whose target is image codes. The second result has inner_states, the
-        input of the first layer and the output of each, (U, B, D).
+        code_masks (B) bool: rows whose target is image codes; facts: what the host knows of this batch, without them
+        the tensors are asked. The second result has inner_states, the input of the first layer and the output of
+        each, (U, B, D).
         """
         c = self.config.transformer
-        length = prev_output_tokens.size(1)
-        raw, position, index = self._target_positions(code_masks, length)
+        batch, length = prev_output_tokens.shape
+        if facts is None:
+            facts = TargetFacts.of(prev_output_tokens, code_masks)
+        else:
+            facts.check(batch, code_masks)
+        raw, position, index = self._target_positions(code_masks, facts.codes, length)
         absolute, cross = self._biases(position, encoder_out)
         blocked = torch.ones(length, length, dtype=torch.bool, device=position.device).triu(1)
-        padding = prev_output_tokens.eq(self.padding_idx)
-        if bool(padding.any()):
-            blocked = blocked | padding[:, None, None, :]
+        if facts.padded:
+            blocked = blocked | prev_output_tokens.eq(self.padding_idx)[:, None, None, :]
         memory = encoder_out.states
         prefix = self.prefix() if self.prefix is not None else None
 
@@ -115,14 +123,16 @@ class Decoder(RelativeTables):
             plain = torch.where(code_masks.bool()[:, None, None], codes, plain)
         return self.dropout(plain)
 
-    def _target_positions(self, code_masks: Tensor | None, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _target_positions(
+        self, code_masks: Tensor | None, codes: Sequence[bool] | None, length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Position embeddings (R, U, D) raw and normalised, and rows of the relative table (R, U, U).
 
-        R is 1 where all rows are text or all are codes.
+        R is 1 where all rows are text or all are codes; ``codes`` (B) says on the host what ``code_masks`` (B) does.
         """
         limit = self.config.transformer.max_target_positions
-        flags = [False] if code_masks is None else code_masks.bool().tolist()
-        results = {}
+        flags = [False] if code_masks is None or codes is None else codes
+        results: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
         for code in set(flags):
             most = self.image_position_idx.numel() if code else limit
             if length > most:
@@ -134,14 +144,14 @@ class Decoder(RelativeTables):
             else:
                 raw = self.embed_positions.weight[:length].unsqueeze(0)
                 results[code] = raw, self.pos_ln(raw), self.token_index(length)
-        if len(results) == 1:
+        if len(results) == 1 or code_masks is None:
             return results[flags[0]]
-        is_code = torch.tensor(flags, device=self.image_position_idx.device)[:, None, None]
-        text, codes = results[False], results[True]
+        is_code = code_masks.to(self.image_position_idx.device).bool()[:, None, None]
+        text, image = results[False], results[True]
         return (
-            torch.where(is_code, codes[0], text[0]),
-            torch.where(is_code, codes[1], text[1]),
-            torch.where(is_code, codes[2], text[2]),
+            torch.where(is_code, image[0], text[0]),
+            torch.where(is_code, image[1], text[1]),
+            torch.where(is_code, image[2], text[2]),
         )
 
     def _biases(self, position: Tensor, encoder_out: EncoderOutput) -> tuple[Tensor, Tensor]:
@@ -154,7 +164,7 @@ class Decoder(RelativeTables):
         cross = product_bias(
             self.cross_pos_q_linear(position), self.cross_pos_k_linear(encoder_out.positions), heads, factor
         )
-        if bool(encoder_out.padding.any()):
+        if encoder_out.padded:
             cross = mask_bias(cross, encoder_out.padding[:, None, None, :])
         return absolute, cross
 
@@ -169,7 +179,7 @@ class Decoder(RelativeTables):
         """
         c = self.config.transformer
         memory = encoder_out.states
-        raw, position, index = self._target_positions(code_masks, max_len)
+        raw, position, index = self._target_positions(code_masks, code_flags(code_masks), max_len)
         # for all steps to come: what a later token adds changes neither the positions nor the encoder's side
         absolute, cross = self._biases(position, encoder_out)
         memory_kv = [cast(DecoderLayer, layer).encoder_attn.keys_values(memory) for layer in self.layers]
@@ -191,7 +201,7 @@ class Decoder(RelativeTables):
             code_masks=code_masks,
             prefix=None if self.prefix is None else self.prefix(),
             max_len=max_len,
-            source=torch.arange(memory.size(0)).repeat_interleave(beam),
+            source=np.repeat(np.arange(memory.size(0)), beam),
             beam=beam,
         )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from unival.core.transfers import to_device, to_host
 from unival.errors import DataError
 from unival.modeling.layers import KeyValue, KeyValueCache
 
@@ -28,14 +29,14 @@ class DecoderState:
     code_masks: Tensor | None  # (G)
     prefix: list[KeyValue] | None
     max_len: int
-    source: Tensor  # (R,) encoder row of each decoder row, on the CPU
+    source: np.ndarray  # (R,) encoder row of each decoder row, on the host
     beam: int
     length: int = 0
 
     @property
     def rows(self) -> int:
         """Number of decoder rows R."""
-        return self.source.numel()
+        return len(self.source)
 
     def check(self, rows: int, length: int) -> None:
         if rows != self.rows:
@@ -52,37 +53,38 @@ class DecoderState:
     def row_code_masks(self) -> Tensor | None:
         return None if self.code_masks is None else self.code_masks.repeat_interleave(self.beam, 0)
 
-    def reorder(self, rows: Tensor) -> None:
-        """Let row i continue what row ``rows[i]`` has seen; rows (R',) int64.
+    def reorder(self, rows: Tensor | np.ndarray) -> None:
+        """Let row i continue what row ``rows[i]`` has seen; rows (R',) int64, best on the host.
 
         Within an encoder row, as beam search does, only the self-attention caches move.
         """
-        order = rows.cpu()
-        if order.numel() == self.rows and torch.equal(order, torch.arange(self.rows)):
+        order = rows if isinstance(rows, np.ndarray) else to_host(rows)
+        if np.array_equal(order, np.arange(self.rows)):
             return
         source = self.source[order]
-        rows = rows.to(self.caches[0].k.device)
-        if torch.equal(source, self.source):
+        index = to_device(order, self.caches[0].k.device)
+        if np.array_equal(source, self.source):
             for cache in self.caches:
-                cache.reorder(rows, self.length)
+                cache.reorder(index, self.length)
             return
         for cache in self.caches:
-            cache.keep(rows)
+            cache.keep(index)
         self._select_source(source)
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Tensor | np.ndarray) -> None:
         """Drop all decoder rows but ``rows`` (R',) int64, for example those of unfinished sentences."""
         self.reorder(rows)
 
-    def _select_source(self, source: Tensor) -> None:
+    def _select_source(self, source: np.ndarray) -> None:
         """Follow ``source`` (R',), the encoder row of each remaining decoder row."""
-        chosen = source.unique_consecutive()
-        beam = source.numel() // max(chosen.numel(), 1)
-        if not torch.equal(chosen.repeat_interleave(beam), source):
+        chosen = source[np.flatnonzero(np.diff(source, prepend=-1))]  # one of each run
+        beam = len(source) // max(len(chosen), 1)
+        if not np.array_equal(np.repeat(chosen, beam), source):
             chosen, beam = source, 1  # uneven groups: each decoder row gets its own copy
+        index = to_device(chosen, self.caches[0].k.device)
 
         def select(tensor: Tensor) -> Tensor:
-            return tensor.index_select(0, chosen.to(tensor.device))
+            return tensor.index_select(0, index)
 
         self.memory = [(select(k), select(v)) for k, v in self.memory]
         for name in ("self_bias", "index", "cross_bias", "position"):
@@ -92,4 +94,4 @@ class DecoderState:
         if self.code_masks is not None:
             self.code_masks = select(self.code_masks)
         self.beam = beam
-        self.source = torch.arange(chosen.numel()).repeat_interleave(beam)
+        self.source = np.repeat(np.arange(len(chosen)), beam)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unival.core.modalities import PATCH_TYPES
+from unival.core.transfers import numbers_of
 from unival.errors import ConfigError, DataError
 from unival.modeling.attention import mask_bias
+from unival.modeling.batch_facts import SourceFacts
 from unival.modeling.config import ModelConfig
 from unival.modeling.encoder_output import EncoderOutput
 from unival.modeling.frontend import FrontEnd, build_networks, front_end
@@ -109,6 +111,7 @@ class Encoder(RelativeTables):
         kept_images: Tensor | None = None,
         kept_videos: Tensor | None = None,
         kept_audios: Tensor | None = None,
+        facts: SourceFacts | None = None,
     ) -> EncoderOutput:
         """Encode a batch that may mix modalities; each row's result is that of the row alone.
 
@@ -118,19 +121,25 @@ class Encoder(RelativeTables):
         kept_images, kept_videos, kept_audios (b, C, *grid): features that the (frozen) network gave before, for all
         distinct media of the batch, NaN for those whose pixels or samples are the rows of the media tensor.
         ``src_lengths`` is accepted for the engine's calling convention; lengths follow from the padding.
+        facts: what the host knows of this batch; without them the tensors are asked.
         """
         batch = src_tokens.size(0)
+        if facts is None:
+            facts = SourceFacts.of(src_tokens, patch_types, patch_masks, patch_rows)
+        else:
+            facts.check(batch, patch_types, patch_rows)
+        device = src_tokens.device
         media = {"image": patch_images, "video": patch_videos, "audio": patch_audios}
         kept = {"image": kept_images, "video": kept_videos, "audio": kept_audios}
         known = {name: self._completed(name, k, media[name]) for name, k in kept.items() if k is not None}
-        routed = route(batch, patch_types, {**media, **known}, src_tokens.device, patch_rows)
+        routed = route(batch, patch_types, {**media, **known}, device, facts, patch_rows)
         groups = [
             (m.rows, self.embed_media(m.modality, m.tensor, shared=m.shared, known=m.modality in known))
             for m in routed
         ]
         parts = [join(batch, groups)]
         if patch_images_2 is not None:
-            rows = route(batch, patch_types, {**media, "image": patch_images_2}, src_tokens.device)
+            rows = route(batch, patch_types, {**media, "image": patch_images_2}, device, facts)
             second = [
                 (m.rows, self.embed_media("image", m.tensor, second=True))
                 for m in rows
@@ -141,7 +150,8 @@ class Encoder(RelativeTables):
         if patch_masks is not None:
             for part in visual:
                 part.padding = part.padding | ~patch_masks.bool().unsqueeze(1)
-        return self._encode(src_tokens, visual)
+                part.has_padding = part.has_padding or facts.hidden
+        return self._encode(src_tokens, visual, facts.padded)
 
     def features(self, modality: str, tensor: Tensor) -> Tensor:
         """What the network of a modality gives: (n, C, *grid). Raises ConfigError when the model lacks it."""
@@ -156,7 +166,7 @@ class Encoder(RelativeTables):
             return kept
         features = self.features(modality, fresh)
         whole = kept.to(features.dtype, copy=True)
-        whole[kept.flatten(1)[:, 0].isnan()] = features
+        whole[numbers_of(kept.flatten(1)[:, 0].isnan(), len(features))] = features
         return whole
 
     def _front(self, modality: str) -> FrontEnd:
@@ -187,7 +197,7 @@ class Encoder(RelativeTables):
         front = self._front(modality)
         features = tensor if known else self.features(modality, tensor)
         grid = features.shape[2:]
-        ids = front.grid_ids(grid).to(features.device)
+        ids = front.grid_ids(grid, features.device)
         position = front.position_embeddings(ids, grid)
         features = features.flatten(2).transpose(1, 2)
         # behind the network, which is what costs, and before what is drawn for each row (patches, dropout)
@@ -222,7 +232,7 @@ class Encoder(RelativeTables):
             x = x + self.type_embedding.weight[type_row]
         return self.dropout(x if norm is None else norm(x))
 
-    def _encode(self, src_tokens: Tensor, visual: list[Tokens]) -> EncoderOutput:
+    def _encode(self, src_tokens: Tensor, visual: list[Tokens], text_padded: bool) -> EncoderOutput:
         c = self.config.transformer
         batch, length = src_tokens.shape
         if length > c.max_source_positions:
@@ -242,7 +252,8 @@ class Encoder(RelativeTables):
         absolute = product_bias(
             self.pos_q_linear(p), self.pos_k_linear(p), c.encoder_attention_heads, c.attn_scale_factor
         )
-        any_padding = bool(padding.any())  # without any, the biases stay free of a batch dimension
+        # without any, the biases stay free of a batch dimension
+        any_padding = text_padded or any(part.has_padding for part in visual)
         if any_padding:
             x = x.masked_fill(padding.unsqueeze(2), 0.0)
         blocked = padding[:, None, None, :] if any_padding else None
@@ -263,7 +274,7 @@ class Encoder(RelativeTables):
                 x = run(x, absolute)
             states.append(x)
         out = x if self.layer_norm is None else self.layer_norm(x)
-        return EncoderOutput(out, padding, p, states)
+        return EncoderOutput(out, padding, p, states, any_padding)
 
     def _relative_index(self, visual: list[Tokens], length: int, rows: int) -> Tensor:
         """Rows of the relative table for every pair of the joined sequence (rows, S, S)."""

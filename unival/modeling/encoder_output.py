@@ -11,7 +11,7 @@ from torch import Tensor
 class EncoderOutput:
     """states (B, S, D); padding (B, S) True where there is no token; positions (R, S, D) normalised position
     embeddings, R 1 where all rows share the layout, else B; layers: the input of the first layer and the
-    output of every layer, (B, S, D) each.
+    output of every layer, (B, S, D) each; has_padding: whether a row has padding, None while nobody has asked.
 
     ``output["encoder_out"]`` and its kin read it in the engine's layout: lists of one tensor, time first.
     """
@@ -20,6 +20,14 @@ class EncoderOutput:
     padding: Tensor
     positions: Tensor
     layers: list[Tensor] = field(default_factory=list)
+    has_padding: bool | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Whether a row has padding."""
+        if self.has_padding is None:
+            self.has_padding = bool(self.padding.any())
+        return self.has_padding
 
     def select(self, rows: Tensor) -> EncoderOutput:
         """Return the output for other rows (R,) int64: a selection, repetition or permutation of the batch."""
@@ -29,7 +37,11 @@ class EncoderOutput:
 
         positions = self.positions if self.positions.size(0) == 1 else chosen(self.positions)
         return EncoderOutput(
-            chosen(self.states), chosen(self.padding), positions, [chosen(layer) for layer in self.layers]
+            chosen(self.states),
+            chosen(self.padding),
+            positions,
+            [chosen(layer) for layer in self.layers],
+            False if self.has_padding is False else None,  # the rows with padding may not be among the chosen
         )
 
     def __getitem__(self, key: str) -> list[Tensor]:

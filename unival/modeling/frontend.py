@@ -65,10 +65,10 @@ class FrontEnd:
         x = self.projection(features)
         return x if self.norm is None else self.norm(x)
 
-    def grid_ids(self, grid: torch.Size) -> Tensor:
+    def grid_ids(self, grid: torch.Size, device: torch.device | None = None) -> Tensor:
         """Rows of the position table (P,), feature map or frame row by row; frames share their positions."""
         rows, columns = grid[-2], grid[-1]
-        return self._ids(rows, columns).repeat(grid.numel() // (rows * columns))
+        return self._ids(rows, columns, device).repeat(grid.numel() // (rows * columns))
 
     def position_embeddings(self, ids: Tensor, grid: torch.Size) -> Tensor:
         """(P,) -> (P, D)."""
@@ -77,13 +77,13 @@ class FrontEnd:
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(next(self.network.parameters()).dtype)
 
-    def _ids(self, rows: int, columns: int) -> Tensor:
+    def _ids(self, rows: int, columns: int, device: torch.device | None) -> Tensor:
         if max(rows, columns) > self.side:
             raise DataError(
                 f"{self.name} features form a {rows}x{columns} grid; the position table has "
                 f"{self.side}x{self.side} (use smaller input, or a larger image_bucket_size)"
             )
-        return grid_positions(rows, columns, self.side)
+        return grid_positions(rows, columns, self.side, device)  # made there: a copy from the host is a stop
 
 
 class VideoFrontEnd(FrontEnd):
@@ -130,7 +130,7 @@ class ImageFrontEnd(FrontEnd):
         if edge < 1 or grid.numel() <= edge * edge:
             return self.positions(ids)
         weight = self.positions.weight
-        small = self.positions(grid_positions(edge, edge, self.side).to(weight.device))
+        small = self.positions(grid_positions(edge, edge, self.side, weight.device))
         small = small.T.unflatten(1, (edge, edge)).unsqueeze(0)
         return F.interpolate(small, size=tuple(grid), mode="bilinear")[0].flatten(1).T
 
@@ -141,9 +141,9 @@ class AudioFrontEnd(FrontEnd):
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor  # the network makes its spectrogram in float32
 
-    def grid_ids(self, grid: torch.Size) -> Tensor:
+    def grid_ids(self, grid: torch.Size, device: torch.device | None = None) -> Tensor:
         edge = math.ceil(math.sqrt(grid.numel()))
-        return self._ids(edge, edge)[: grid.numel()]
+        return self._ids(edge, edge, device)[: grid.numel()]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unival.core.modalities import FLOAT32_KEYS, MODALITIES, NAMES, TEXT_ONLY
+from unival.core.transfers import numbers_of
 from unival.errors import DataError
+from unival.modeling.batch_facts import SourceFacts
 
 
 @dataclass(slots=True)
@@ -19,13 +21,15 @@ class Tokens:
     """Embedded non-text tokens of n rows: one modality, or several joined.
 
     x (n, P, D); position (R, P, D) normalised position embeddings; ids (R, P) positions on the grid;
-    padding (n, P) True where there is no token. R is 1 where all rows share the layout, else n.
+    padding (n, P) True where there is no token, has_padding: whether there is such a place. R is 1 where all rows
+    share the layout, else n.
     """
 
     x: Tensor
     position: Tensor
     ids: Tensor
     padding: Tensor
+    has_padding: bool = False
 
     def padded(self, length: int) -> Tokens:
         """Return per-row tokens (R = n) with padding up to ``length``."""
@@ -36,6 +40,7 @@ class Tokens:
             F.pad(self.position.expand(n, p, width), (0, 0, 0, more)),
             F.pad(self.ids.expand(n, p), (0, more)),
             F.pad(self.padding, (0, more), value=True),
+            self.has_padding or bool(n and more),
         )
 
 
@@ -57,23 +62,24 @@ def route(
     patch_types: Tensor | None,
     tensors: dict[str, Tensor | None],
     device: torch.device,
+    facts: SourceFacts,
     patch_rows: Tensor | None = None,
 ) -> list[Media]:
     """Say which rows carry which modality.
 
     ``tensors`` has an entry per modality, with B rows (dummies where the type differs) or exactly as many
     rows as the batch has of that type. Without ``patch_types`` all rows are images, or text only when no
-    image is given. With ``patch_rows`` (B) a tensor has one row per distinct medium. Raises DataError for an
-    unknown type or a tensor that fits neither layout.
+    image is given. With ``patch_rows`` (B) a tensor has one row per distinct medium. ``facts``: what the
+    host knows of both. Raises DataError for an unknown type or a tensor that fits neither layout.
     """
-    if patch_types is None:
+    if patch_types is None or facts.types is None:
         image = tensors.get("image")
         return [] if image is None else [Media("image", None, _fitting("image", image, batch, batch, None))]
     if patch_types.shape != (batch,):
         raise DataError(
             f"patch_types has shape {tuple(patch_types.shape)}; one type per row needs ({batch},)"
         )
-    types = patch_types.tolist()
+    types, patch_types = facts.types, patch_types.to(device)
     out = []
     for kind in sorted(set(types) - {TEXT_ONLY}):
         if not 0 <= kind < len(NAMES):
@@ -83,10 +89,11 @@ def route(
         tensor = tensors.get(name)
         if tensor is None:
             raise DataError(f"{len(rows)} rows have type {kind} ({name}), but patch_{name}s is missing")
-        at = None if len(rows) == batch else torch.tensor(rows, device=device)
-        if patch_rows is not None:
+        at = None if len(rows) == batch else numbers_of(patch_types == kind, len(rows))
+        if patch_rows is not None and facts.media_rows is not None:
+            _check_within(name, tensor, [facts.media_rows[i] for i in rows])
             shared = patch_rows if at is None else patch_rows.index_select(0, at)
-            out.append(Media(name, at, tensor, _within(name, tensor, shared)))
+            out.append(Media(name, at, tensor, shared))
             continue
         out.append(Media(name, at, _fitting(name, tensor, batch, len(rows), at)))
     return out
@@ -106,12 +113,11 @@ def _fitting(name: str, tensor: Tensor, batch: int, count: int, rows: Tensor | N
     )
 
 
-def _within(name: str, tensor: Tensor, shared: Tensor) -> Tensor:
-    if int(shared.min()) < 0 or int(shared.max()) >= tensor.size(0):
+def _check_within(name: str, tensor: Tensor, shared: Sequence[int]) -> None:
+    if min(shared) < 0 or max(shared) >= tensor.size(0):
         raise DataError(
-            f"patch_rows asks for row {int(shared.max())} of patch_{name}s, which has {tensor.size(0)} rows"
+            f"patch_rows asks for row {max(shared)} of patch_{name}s, which has {tensor.size(0)} rows"
         )
-    return shared
 
 
 def join(batch: int, groups: list[tuple[Tensor | None, Tokens]]) -> Tokens | None:
@@ -137,7 +143,10 @@ def join(batch: int, groups: list[tuple[Tensor | None, Tokens]]) -> Tokens | Non
         empty = stacked.new_full((1, *stacked.shape[1:]), fill)
         return torch.cat([stacked, empty]).index_select(0, source)
 
-    return Tokens(gather("x", 0.0), gather("position", 0.0), gather("ids", 0), gather("padding", True))
+    has_padding = any(part.has_padding for part in parts) or bool(longest and covered.numel() < batch)
+    return Tokens(
+        gather("x", 0.0), gather("position", 0.0), gather("ids", 0), gather("padding", True), has_padding
+    )
 
 
 def sample_tokens(rows: int, tokens: int, limit: int | None, device: torch.device) -> Tensor | None:

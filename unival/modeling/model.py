@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unival.modeling.batch_facts import BatchFacts
 from unival.modeling.config import PEFT_SWITCHES, ModelConfig
 from unival.modeling.decoder import Decoder
 from unival.modeling.encoder import Encoder
@@ -65,11 +66,13 @@ class UnIVAL(nn.Module):
         kept_videos: Tensor | None = None,
         kept_audios: Tensor | None = None,
         features_only: bool = False,
+        facts: BatchFacts | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits (B, U, V), or features (B, U, D), and {"encoder_out", "inner_states"}.
 
         Source arguments: :meth:`unival.modeling.encoder.Encoder.forward`; target arguments:
-        :meth:`unival.modeling.decoder.Decoder.forward`.
+        :meth:`unival.modeling.decoder.Decoder.forward`. facts: what the host knows of this batch, as the collator
+        says it; without them the tensors are asked.
         """
         encoder_out = self.encoder(
             src_tokens,
@@ -84,8 +87,10 @@ class UnIVAL(nn.Module):
             kept_images=kept_images,
             kept_videos=kept_videos,
             kept_audios=kept_audios,
+            facts=None if facts is None else facts.source,
         )
-        out, extra = self.decoder(prev_output_tokens, encoder_out, code_masks, features_only)
+        output = None if facts is None else facts.output
+        out, extra = self.decoder(prev_output_tokens, encoder_out, code_masks, features_only, output)
         return out, {"encoder_out": encoder_out, **extra}
 
 

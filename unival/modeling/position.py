@@ -55,9 +55,10 @@ def image_bucket_count(side: int) -> int:
     return (2 * side - 1) ** 2 + 3
 
 
-def grid_positions(rows: int, columns: int, side: int) -> Tensor:
+def grid_positions(rows: int, columns: int, side: int, device: torch.device | None = None) -> Tensor:
     """Position ids of a grid in row-major order, int64 (rows * columns,); id = row * side + column + 1."""
-    return (torch.arange(rows)[:, None] * side + torch.arange(columns) + 1).flatten()
+    down, across = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    return (down[:, None] * side + across + 1).flatten()
 
 
 def code_positions(code_image_size: int, side: int) -> Tensor:
