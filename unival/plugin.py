@@ -43,6 +43,7 @@ import unival.tasks.timing
 import unival.tasks.tracking
 import unival.tasks.trainer
 import unival.tasks.validation
+import unival.tasks.waiting
 from unival.core.logs import quieten
 from unival.tasks.engine import install
 
