@@ -20,8 +20,16 @@ _PATIENCE = 20.0  # seconds for an update; a longer one is reckoned from a singl
 _ROOM = 0.8  # of the memory that is free
 
 
-def time_of_run(cfg: Any, task: Any, batches: list[Any], reading: float, total: int, needed: int) -> str:
-    """Return the plan's line on time.
+def time_of_run(
+    cfg: Any,
+    task: Any,
+    model: torch.nn.Module,
+    batches: list[Any],
+    reading: float,
+    total: int,
+    needed: int,
+) -> str:
+    """Return the plan's line on time; what is tried changes ``model``.
 
     batches: sampled batches of an update's step, the first of which is tried; reading: seconds to read one;
     total: updates of the run; needed: bytes of memory that a step takes.
@@ -34,7 +42,7 @@ def time_of_run(cfg: Any, task: Any, batches: list[Any], reading: float, total: 
     if free is not None and needed > _ROOM * free:
         return f"time: not tried, a step needs {needed / MIB:,.0f} MiB and {free / MIB:,.0f} MiB are free on {name}"
     try:
-        model = task.build_model(cfg.model).to(device)  # the one of the memory's plan has no content
+        model.to(device)
         update = _update(cfg, task, model, next(b for b in batches if b), device)
         validations, seconds = _validations(cfg, task, model, total, device)
     except (
