@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,39 @@ import torch
 
 from unival.batching.reading import Item
 from unival.data.dataset import Failure
+from unival.errors import ConfigError
 from unival.modeling.memory import MIB, Memory, Optimizer, step_memory, touch_kernels
+from unival.tasks.fitting import Fitted, fit
 from unival.tasks.schedule import plan_schedule
-from unival.tasks.timing import time_of_run
+from unival.tasks.timing import device_of, free_memory, time_of_run
 
 SAMPLED = 6  # batches from all over the epoch; the largest decides the memory
 SEARCHED = 1000  # batches looked through for rows of a rare source
 
 
-def plan(cfg: Any) -> tuple[str, Memory]:
-    """Return the plan that training would print, with the memory of a step, and that memory.
+@dataclass(frozen=True)
+class Planned:
+    """What a terminal shows, the memory of a step, and the largest batch where it was asked for."""
+
+    text: str
+    memory: Memory
+    fitted: Fitted | None = None
+
+
+def plan(cfg: Any, fitting: bool = False, stated: float | None = None) -> Planned:
+    """Return the plan that training would print, with the memory of a step and the time.
+
+    fitting: search for the largest batch that fits in ``stated`` gigabytes (1e9 bytes), by default in what is free.
 
     Raises:
-        UnivalError: whatever would stop the run before its first step.
+        UnivalError: whatever would stop the run before its first step; or no batch fits.
     """
     from fairseq import tasks
 
     task = tasks.setup_task(cfg.task)
     per_epoch, total = plan_schedule(cfg, task)
     dataset = task.datasets[task.args.train_subset]
+    limit = _limit(cfg, stated) if fitting else 0
     begun = time.perf_counter()
     sampled = _sampled(task.schedule(dataset, cfg.dataset.batch_size, 1), len(dataset.sources))
     batches = []
@@ -44,10 +59,7 @@ def plan(cfg: Any) -> tuple[str, Memory]:
     model = task.build_model(cfg.model)
     touch_kernels()
     before = _resident() - _held(model, batches)
-    average = None if not cfg.ema.store_ema else torch.float32 if cfg.ema.ema_fp32 else _precision(cfg)
-    memory = step_memory(
-        model, [batch for batch in batches if batch], _precision(cfg), _optimizer(cfg), average
-    )
+    memory = _memory(cfg, model, [batch for batch in batches if batch])
     precision, optimizer = str(_precision(cfg)).removeprefix("torch."), cfg.optimizer._name
     lines = [
         task.plan(cfg, per_epoch, total),
@@ -55,12 +67,46 @@ def plan(cfg: Any) -> tuple[str, Memory]:
         *memory.lines(),
         f"  {memory.peak / MIB:>9,.0f} MiB  together",
     ]
-    if not torch.cuda.is_available():
+    program = before if device_of(cfg).type == "cpu" else 0
+    if program:
         lines.append(
-            f"  {(memory.peak + before) / MIB:>9,.0f} MiB  on this CPU, with the program and its libraries"
+            f"  {(memory.peak + program) / MIB:>9,.0f} MiB  on this CPU, with the program and its libraries"
         )
+    fitted = None
+    if fitting:
+        taken = [_memory(cfg, model, [batch]).peak if batch else 0 for batch in batches]
+        heaviest = [dataset[item] for item in sampled[taken.index(max(taken))]]
+
+        def peak(rows: int) -> int:
+            """Bytes of a step of so many rows, all of them from the heaviest batch that was looked at."""
+            batch = dataset.collater([heaviest[k % len(heaviest)] for k in range(rows)])
+            step = _memory(cfg, model, [batch])
+            return program + replace(memory, inputs=step.inputs, step=step.step).peak
+
+        fitted = fit(peak, limit, cfg.dataset.batch_size, len(dataset))
+        lines.append(fitted.line)
     lines.append(time_of_run(cfg, task, model, batches, reading, total, memory.peak))
-    return "\n".join(lines), memory
+    if torch.cuda.is_initialized():  # a trial in another process is to find the memory that this one found
+        model.cpu()
+        torch.cuda.empty_cache()
+    return Planned("\n".join(lines), memory, fitted)
+
+
+def _memory(cfg: Any, model: torch.nn.Module, batches: Sequence[Any]) -> Memory:
+    average = None if not cfg.ema.store_ema else torch.float32 if cfg.ema.ema_fp32 else _precision(cfg)
+    return step_memory(model, batches, _precision(cfg), _optimizer(cfg), average)
+
+
+def _limit(cfg: Any, stated: float | None) -> int:
+    """Bytes that a run may take.
+
+    Raises:
+        ConfigError: none are stated, and the system does not say what is free.
+    """
+    free = int(stated * 1e9) if stated is not None else free_memory(device_of(cfg))
+    if free is None:
+        raise ConfigError("--fit: this system does not say how much memory is free; give --memory GB")
+    return free
 
 
 def _sampled(schedule: Sequence[list[Item]], sources: int) -> list[list[Item]]:

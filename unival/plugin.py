@@ -24,6 +24,7 @@ import unival.tasks.ending
 import unival.tasks.engine
 import unival.tasks.files
 import unival.tasks.finetune
+import unival.tasks.fitting
 import unival.tasks.guards
 import unival.tasks.image_gen
 import unival.tasks.keeping
