@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 import time
@@ -79,7 +80,8 @@ def plan(cfg: Any, fitting: bool = False, stated: float | None = None) -> Planne
 
         def peak(rows: int) -> int:
             """Bytes of a step of so many rows, all of them from the heaviest batch that was looked at."""
-            batch = dataset.collater([heaviest[k % len(heaviest)] for k in range(rows)])
+            # copies: examples that share one medium would have it once in the batch
+            batch = dataset.collater([copy.deepcopy(heaviest[k % len(heaviest)]) for k in range(rows)])
             step = _memory(cfg, model, [batch])
             return program + replace(memory, inputs=step.inputs, step=step.step).peak
 
