@@ -20,21 +20,29 @@ _PATIENCE = 20.0  # seconds for an update; a longer one is reckoned from a singl
 _ROOM = 0.8  # of the memory that is free
 
 
-def time_of_run(cfg: Any, task: Any, batches: list[Any], reading: float, total: int, needed: int) -> str:
-    """Return the plan's line on time.
+def time_of_run(
+    cfg: Any,
+    task: Any,
+    model: torch.nn.Module,
+    batches: list[Any],
+    reading: float,
+    total: int,
+    needed: int,
+) -> str:
+    """Return the plan's line on time; what is tried changes ``model``.
 
     batches: sampled batches of an update's step, the first of which is tried; reading: seconds to read one;
     total: updates of the run; needed: bytes of memory that a step takes.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() and not cfg.common.cpu else "cpu")
+    device = device_of(cfg)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
     if not total:
         return "time: the run has no end set (--max-epoch, --max-update)"
-    free = _free(device)
+    free = free_memory(device)
     if free is not None and needed > _ROOM * free:
         return f"time: not tried, a step needs {needed / MIB:,.0f} MiB and {free / MIB:,.0f} MiB are free on {name}"
     try:
-        model = task.build_model(cfg.model).to(device)  # the one of the memory's plan has no content
+        model.to(device)
         update = _update(cfg, task, model, next(b for b in batches if b), device)
         validations, seconds = _validations(cfg, task, model, total, device)
     except (
@@ -132,7 +140,12 @@ def _seconds(what: Callable[[], None], device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def _free(device: torch.device) -> int | None:
+def device_of(cfg: Any) -> torch.device:
+    """Where the run computes."""
+    return torch.device("cuda" if torch.cuda.is_available() and not cfg.common.cpu else "cpu")
+
+
+def free_memory(device: torch.device) -> int | None:
     """Bytes of memory that are free; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

@@ -1,14 +1,13 @@
 """What a run reports besides its log file: curves and pictures, in TensorBoard and Weights & Biases.
 
 The engine asks for a progress bar once for each epoch and each validation; :func:`progress_bar` stands in its place,
-measures what the engine does not (examples a second, share of the time spent waiting for data) and hands everything on.
+adds what the engine does not measure (examples a second, share of the time spent waiting for data) and hands all on.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fairseq.logging import metrics
 from fairseq.logging import progress_bar as engine
 from fairseq.logging.meters import AverageMeter
 
 from unival.core.files import replacing
 from unival.core.installation import install_extra
 from unival.errors import ConfigError
+from unival.tasks.waiting import DATA_WAIT, Waited
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -161,48 +160,18 @@ def _opened(
     return found
 
 
-class Waited:
-    """Iterates; ``seconds`` until the items came and their ``count``, since the last reset."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-        self.reset()
-
-    def reset(self) -> None:
-        self.seconds, self.count = 0.0, 0
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Any]:
-        iterator = iter(self.items)
-        while True:
-            started = time.perf_counter()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            finally:
-                self.seconds += time.perf_counter() - started
-            self.count += 1
-            yield item
-
-    def __getattr__(self, name: str) -> Any:  # the bar reads the position of a resumed epoch
-        return getattr(self.__dict__["items"], name)
-
-
 class Reporting(engine.BaseProgressBar):
     """A progress bar that measures and hands on."""
 
-    def __init__(self, bar: Any, waited: Waited, trackers: list[Tracker]) -> None:
-        self.bar, self.waited, self.trackers = bar, waited, trackers
+    def __init__(self, bar: Any, trackers: list[Tracker]) -> None:
+        self.bar, self.trackers = bar, trackers
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.bar)
 
     def log(self, stats: Any, tag: str | None = None, step: int | None = None) -> None:
         """While training: statistics since the last call."""
-        stats.update(self._pace(stats))
+        stats.update(_pace(stats))
         self._hand_on(stats, tag, step)
         self.bar.log(stats, tag=tag, step=step)
 
@@ -217,25 +186,21 @@ class Reporting(engine.BaseProgressBar):
                 tracker.configure(config)
         self.bar.update_config(config)
 
-    def _pace(self, stats: Mapping[str, Any]) -> dict[str, float]:
-        """Examples a second over all processes, and the share of the time that this one waited for data."""
-        waited, updates = self.waited.seconds, self.waited.count
-        self.waited.reset()
-        computing = metrics.get_meter("train_inner", "train_wall")
-        seconds = waited + (computing.sum if computing is not None else 0.0)
-        rows = _number(stats.get("nsentences"))  # of an update
-        if not seconds or rows is None:
-            return {}
-        return {
-            "data_wait": round(waited / seconds, 3),
-            "examples_per_second": round(rows * updates / seconds, 2),
-        }
-
     def _hand_on(self, stats: Mapping[str, Any], tag: str | None, step: int | None) -> None:
         numbers = {name: _number(value) for name, value in stats.items() if name != "num_updates"}
         kept = {name: value for name, value in numbers.items() if value is not None}
         for tracker in self.trackers:
             tracker.scalars(kept, tag or "", step if step is not None else int(stats["num_updates"]))
+
+
+def _pace(stats: Mapping[str, Any]) -> dict[str, float]:
+    """Examples a second over all processes, and the share of the time that this one waited for data."""
+    updates, seconds, share = DATA_WAIT.batches, DATA_WAIT.elapsed, DATA_WAIT.share
+    DATA_WAIT.reset()
+    rows = _number(stats.get("nsentences"))  # of an update
+    if not seconds or rows is None:
+        return {}
+    return {"data_wait": share, "examples_per_second": round(rows * updates / seconds, 2)}
 
 
 def _number(value: Any) -> Any:
@@ -253,14 +218,16 @@ def progress_bar(
     wandb_project: str | None = None,
     wandb_run_name: str | None = None,
     aim_param_checkpoint_dir: str | None = None,
+    prefix: str | None = None,
     **rest: Any,
 ) -> Reporting:
-    """Stand in for the engine's function of this name: ``aim_param_checkpoint_dir`` is the run's folder.
+    """Stand in for the engine's function of this name: ``aim_param_checkpoint_dir`` is the run's folder, and
+    ``prefix`` names a validation.
 
     Raises:
         ConfigError: a logger whose package is absent or that cannot start.
     """
     trackers = _opened(tensorboard_logdir, wandb_project, wandb_run_name, aim_param_checkpoint_dir)
-    waited = Waited(iterator)
-    bar = engine.progress_bar(waited, aim_param_checkpoint_dir=aim_param_checkpoint_dir, **rest)
-    return Reporting(bar, waited, trackers)
+    items = Waited(iterator, DATA_WAIT) if prefix is None else iterator
+    bar = engine.progress_bar(items, aim_param_checkpoint_dir=aim_param_checkpoint_dir, prefix=prefix, **rest)
+    return Reporting(bar, trackers)

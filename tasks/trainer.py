@@ -38,6 +38,7 @@ from unival.tasks.safety import row_ids
 from unival.tasks.schedule import plan_schedule
 from unival.tasks.spikes import SPIKES, Undo, masters
 from unival.tasks.validation import FALLING
+from unival.tasks.waiting import DATA_WAIT
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class UnivalTrainer(Trainer):
         per_epoch, total = plan_schedule(cfg, task, divide(cfg, task))
         _choose_metric(cfg, task)
         restore_patience(None)  # an earlier run in this process may have left its own
+        DATA_WAIT.reset()  # likewise
         with batch_norm_kept(model) if cfg.common.bf16 else nullcontext():
             super().__init__(cfg, task, model, criterion, quantizer)
         if self.data_parallel_world_size > 1:
@@ -445,7 +447,7 @@ class UnivalTrainer(Trainer):
             self._stagnation.update(
                 update, {name: record[name] for name in ("loss", "gnorm") if name in record}
             )
-            self._log({"split": "train", **record, "lr": float(self.get_lr())})
+            self._log({"split": "train", **record, "lr": float(self.get_lr()), "data_wait": DATA_WAIT.share})
         if not self._total or update < self._total:
             self._stop_if_asked()
             self._look()

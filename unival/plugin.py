@@ -24,6 +24,7 @@ import unival.tasks.ending
 import unival.tasks.engine
 import unival.tasks.files
 import unival.tasks.finetune
+import unival.tasks.fitting
 import unival.tasks.guards
 import unival.tasks.image_gen
 import unival.tasks.keeping
@@ -44,6 +45,7 @@ import unival.tasks.timing
 import unival.tasks.tracking
 import unival.tasks.trainer
 import unival.tasks.validation
+import unival.tasks.waiting
 from unival.core.logs import quieten
 from unival.tasks.engine import install
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from unival.core.claim import take
 from unival.core.command import USER_ERROR, report_failure, show_any_text
@@ -26,6 +26,9 @@ from unival.errors import ConfigError, nearest, said, shortened
 from unival.launch.company import COMPANY
 from unival.launch.stopping import REQUEST, STOPPED
 from unival.launch.watchdog import HUNG, WATCHDOG
+
+if TYPE_CHECKING:
+    from unival.tasks.planning import Planned
 
 logger = logging.getLogger(__name__)
 _CONNECTION = re.compile(r"gloo|nccl|c10d|connection|peer|socket|barrier", re.IGNORECASE)
@@ -188,12 +191,13 @@ def _engine(cfg: Any) -> None:
         plugin.finish()
 
 
-def plan(argv: Sequence[str]) -> str:
-    """Return what a run with these options will take: rows, updates, effective batch, memory of a step."""
+def plan(argv: Sequence[str], fitting: bool = False, memory: float | None = None) -> Planned:
+    """Return what a run with these options will take: rows, updates, effective batch, memory of a step, time; with
+    ``fitting`` the largest batch that fits in ``memory`` gigabytes (default: what is free)."""
     from unival.data.engine_start import convert_namespace_to_omegaconf
     from unival.tasks.planning import plan as plan_run
 
-    return plan_run(convert_namespace_to_omegaconf(adapt(parse(argv))))[0]
+    return plan_run(convert_namespace_to_omegaconf(adapt(parse(argv))), fitting, memory)
 
 
 def _explain(error: Exception) -> int:

@@ -8,6 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,6 +18,7 @@ from unival.media.source import DEFAULT_LIMITS, Limits, MediaError, Opened, Sour
 # Pillow runs an external program (Ghostscript) on these.
 _REFUSED_FORMATS = {"EPS"}
 _ORIENTATION = 0x0112  # EXIF tag
+_DRAFT_GAP = 2  # sides of a draft are so many times those of the resize, which then differs little
 # Pillow's size limit and Python's warning filters belong to the whole process.
 _process_wide = threading.Lock()
 
@@ -30,6 +32,13 @@ if hasattr(os, "register_at_fork"):  # a data worker may be forked while another
     os.register_at_fork(after_in_child=_renew_lock)
 
 
+class Draft(NamedTuple):
+    """An image that may be smaller than its original, whose (width, height) is ``size``."""
+
+    image: Image.Image
+    size: tuple[int, int]
+
+
 def read_image(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
     """Read one image as mode "RGB", EXIF orientation applied, first frame of animations.
 
@@ -38,10 +47,21 @@ def read_image(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | N
     16-bit and floating-point images are scaled to 8 bits instead of being clipped.
     Raises MediaError, also for truncated files and for more pixels than ``limits.image_pixels``.
     """
+    return read_draft(source, None, limits=limits, name=name).image
+
+
+def read_draft(
+    source: Source, side: int | None, *, limits: Limits = DEFAULT_LIMITS, name: str | None = None
+) -> Draft:
+    """Read one image as ``read_image`` does, for a resize to sides of about ``side`` pixels.
+
+    A JPEG file is decoded at a half, a quarter or an eighth (draft mode) where both sides stay at least twice ``side``;
+    all other files, and all with None, as they are.
+    """
     opened = open_source(source, name)
     with reading(opened.name), _pillow_limit(limits.image_pixels):
         try:
-            return _read(opened, limits)
+            return _read(opened, side, limits)
         except Image.DecompressionBombError as error:
             found = re.search(r"\d+ pixels", str(error))
             raise _too_large(opened.name, found[0] if found else "too many", limits) from error
@@ -59,11 +79,16 @@ def read_size(source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | No
         return (height, width) if sideways else (width, height)
 
 
-def _read(opened: Opened, limits: Limits) -> Image.Image:
+def _read(opened: Opened, side: int | None, limits: Limits) -> Draft:
     with Image.open(opened.handle()) as image:
         _check_header(opened, image, limits)
+        width, height = image.size
+        if side is not None:
+            image.draft(None, (_DRAFT_GAP * side, _DRAFT_GAP * side))
         image.load()
-        return to_upright_rgb(image)
+        upright = to_upright_rgb(image)
+        sideways = upright.size != image.size
+        return Draft(upright, (height, width) if sideways else (width, height))
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:

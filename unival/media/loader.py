@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from unival.media.features import Shelf
+    from unival.media.image import Draft
 
 
 _LONGEST_NAME = 255  # no picture in base64 is that short
@@ -63,6 +64,16 @@ class MediaLoader:
             return memory.picture(ref)
         source, name = self._locate(ref)
         return image.read_image(source, limits=self.limits, name=name)
+
+    def draft(self, ref: Any, side: int) -> Draft:
+        """``unival.media.image.read_draft`` of a reference; media in memory are as they are."""
+        from unival.media import image, memory
+
+        if in_memory(ref):
+            picture = memory.picture(ref)
+            return image.Draft(picture, picture.size)
+        source, name = self._locate(ref)
+        return image.read_draft(source, side, limits=self.limits, name=name)
 
     def image_size(self, ref: Any) -> tuple[int, int]:
         """(width, height) of the upright image, from its header alone."""

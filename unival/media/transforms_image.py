@@ -46,16 +46,18 @@ def image_eval(
     std: Sequence[float] = HALF,
     *,
     resize: bool = True,
+    backend: str = "pillow",
 ) -> Tensor:
     """Resize to size x size (bicubic, not keeping the aspect ratio) and normalise: float32 (3, size, size).
 
     ``resize=False`` (the reference's no_image_transform) crops the centre instead, zeros around a
-    smaller image. Reference behaviour.
+    smaller image. Reference behaviour, but for ``backend`` "torchvision": its antialiased resize of uint8 is within
+    one level of Pillow's, two where it enlarges (tests/unit/media/test_resize_backend.py).
     """
     image = _rgb(image)
     if resize:
-        return _normalised(np.asarray(_resized(image, size, size)), mean, std)
-    return _normalised(_pixels(F.center_crop(F.pil_to_tensor(image), [size, size])), mean, std)
+        return _normalised(_resized(image, size, size, backend), mean, std)
+    return _normalised(F.center_crop(F.pil_to_tensor(image), [size, size]), mean, std)
 
 
 def image_train(
@@ -68,6 +70,7 @@ def image_train(
     augment: bool = True,
     resize: bool = True,
     top_scale: int | None = None,
+    backend: str = "pillow",
 ) -> Tensor:
     """The training image, float32 (3, size, size); the same ``rng`` state gives the same result.
 
@@ -76,11 +79,10 @@ def image_train(
     top_scale None: 480 for sizes 384 to 480 as in the reference, else 1.25 * size.
     """
     if not augment or not resize:
-        return image_eval(image, size, mean, std, resize=resize)
+        return image_eval(image, size, mean, std, resize=resize, backend=backend)
     rng = needed(rng)
-    scaled = _random_short_side(_rgb(image), size, top_scale, rng)
-    pixels = F.center_crop(F.pil_to_tensor(scaled), [size, size])
-    return _normalised(_pixels(rand_augment(pixels, rng)), mean, std)
+    scaled = _random_short_side(_rgb(image), size, top_scale, rng, backend)
+    return _normalised(rand_augment(F.center_crop(scaled, [size, size]), rng), mean, std)
 
 
 def grounding_eval(
@@ -90,16 +92,20 @@ def grounding_eval(
     max_image_size: int = 512,
     mean: Sequence[float] = HALF,
     std: Sequence[float] = HALF,
+    *,
+    backend: str = "pillow",
+    original: tuple[int, int] | None = None,
 ) -> Grounded:
     """Resize to size x size and scale the box along; the ratios undo it. Reference behaviour.
 
-    Raises ConfigError when the coordinate bins, which span ``max_image_size`` pixels, cannot name
-    every pixel of the image.
+    original: (width, height) that the box is about, where ``image`` is a smaller draft of it. Raises ConfigError
+    when the coordinate bins, which span ``max_image_size`` pixels, cannot name every pixel of the image.
     """
     _check_bins(size, max_image_size)
-    ratio = (size / image.width, size / image.height)
+    width, height = original or image.size
+    ratio = (size / width, size / height)
     scaled = _scale_box(box, ratio) if box is not None else None
-    return Grounded(image_eval(image, size, mean, std), scaled, ratio)
+    return Grounded(image_eval(image, size, mean, std, backend=backend), scaled, ratio)
 
 
 def grounding_known(features: Tensor, original: tuple[int, int], size: int, max_image_size: int) -> Grounded:
@@ -120,6 +126,8 @@ def grounding_train(
     *,
     region_crop: bool = False,
     top_scale: int | None = None,
+    backend: str = "pillow",
+    original: tuple[int, int] | None = None,
 ) -> Grounded:
     """The training image of a referring expression.
 
@@ -128,18 +136,18 @@ def grounding_train(
     shifted inside the image; the box is cut to the window. The ratios are those of the resize.
     """
     if not region_crop:
-        return grounding_eval(image, box, size, max_image_size, mean, std)
+        return grounding_eval(image, box, size, max_image_size, mean, std, backend=backend, original=original)
     _check_bins(size, max_image_size)
-    scaled = _random_short_side(_rgb(image), size, top_scale, needed(rng))
-    ratio = (scaled.width / image.width, scaled.height / image.height)
+    scaled = _random_short_side(_rgb(image), size, top_scale, needed(rng), backend)
+    height, width = scaled.shape[1:]
+    of = original or image.size
+    ratio = (width / of[0], height / of[1])
     x0, y0, x1, y1 = _scale_box(box, ratio)
-    left = _window((x0 + x1) / 2, size, scaled.width)
-    top = _window((y0 + y1) / 2, size, scaled.height)
-    window = scaled.crop((left, top, left + size, top + size))
+    left = _window((x0 + x1) / 2, size, width)
+    top = _window((y0 + y1) / 2, size, height)
+    window = scaled[:, top : top + size, left : left + size]
     inside = [min(max(v, 0.0), float(size)) for v in (x0 - left, y0 - top, x1 - left, y1 - top)]
-    return Grounded(
-        _normalised(np.asarray(window), mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio
-    )
+    return Grounded(_normalised(window, mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio)
 
 
 def scale_range(size: int, top_scale: int | None = None) -> tuple[int, int]:
@@ -198,29 +206,27 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    return image.resize((width, height), Image.Resampling.BICUBIC)
+def _resized(image: Image.Image, width: int, height: int, backend: str) -> Tensor:
+    """uint8 (3, height, width) by one of ``RESIZE_BACKENDS`` (unival/specs/options.py)."""
+    if backend == "torchvision":
+        return F.resize(F.pil_to_tensor(image), [height, width], InterpolationMode.BICUBIC, antialias=True)
+    return F.pil_to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _random_short_side(
-    image: Image.Image, size: int, top_scale: int | None, rng: np.random.Generator
-) -> Image.Image:
+    image: Image.Image, size: int, top_scale: int | None, rng: np.random.Generator, backend: str
+) -> Tensor:
     top, cap = scale_range(size, top_scale)
     short = int(rng.integers(size, top + 1))
     width, height = image.size
     if width < height:
-        return _resized(image, short, min(int(short * height / width), cap))
-    return _resized(image, min(int(short * width / height), cap), short)
+        return _resized(image, short, min(int(short * height / width), cap), backend)
+    return _resized(image, min(int(short * width / height), cap), short, backend)
 
 
-def _pixels(image: Tensor) -> np.ndarray:
-    """(3, h, w) -> (h, w, 3)."""
-    return image.permute(1, 2, 0).numpy()
-
-
-def _normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (h, w, 3) -> float32 (3, h, w)."""
-    return normalised(np.moveaxis(pixels, 2, 0), mean, std)
+def _normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (3, h, w) -> float32 (3, h, w)."""
+    return normalised(pixels.numpy(), mean, std)
 
 
 def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:

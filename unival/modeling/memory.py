@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ WORKSPACE = 3  # tensors of an operation's backward pass that live beside what i
 class Memory:
     """Bytes of one training step on one device.
 
-    weights: the model in its compute type, with buffers and the float32 copies of reduced precision;
+    weights: the model in its compute type, with buffers and the float32 masters of reduced precision;
     optimizer: its moments; average: the moving average; gradients: all of them at once; activations: what
     the forward pass keeps for the backward pass; inputs: the batch; step: the most that activations,
     gradients and workspace take together at one moment of the backward pass.
@@ -53,6 +54,17 @@ class Memory:
         return [f"  {size / MIB:>9,.0f} MiB  {name}" for name, size in parts.items() if size]
 
 
+@dataclass(frozen=True)
+class Optimizer:
+    """What an optimizer keeps in float32 of every parameter that gets a gradient: ``moments`` numbers, and in reduced
+    precision a master (``masters``). ``copies``: masters, gradients and moments of all parameters that could train, as
+    the engine's own FP16Optimizer holds them."""
+
+    moments: int = ADAM_MOMENTS
+    masters: bool = True
+    copies: bool = False
+
+
 class _AsIfTrue(TorchFunctionMode):
     """Tensors without content say yes when they are asked, such as whether a batch has padding."""
 
@@ -64,12 +76,14 @@ class _AsIfTrue(TorchFunctionMode):
 
 @dataclass
 class Saved:
-    """What a forward pass keeps: its bytes, the largest tensor, and for each parameter used on the way the
-    bytes that were kept before it, which is what still lives when its gradient appears."""
+    """What a forward pass keeps: its bytes, the largest tensor, for each parameter used on the way the bytes that were
+    kept before it, which is what still lives when its gradient appears, and the parameters that get a gradient.
+    Parameters are named by their ``id``."""
 
     total: int = 0
     largest: int = 0
     before: dict[int, int] = field(default_factory=dict)
+    trained: set[int] = field(default_factory=set)
 
 
 def forward_saves(model: nn.Module, net_inputs: Sequence[Mapping[str, Any]]) -> Saved:
@@ -96,7 +110,32 @@ def forward_saves(model: nn.Module, net_inputs: Sequence[Mapping[str, Any]]) -> 
         with _AsIfTrue(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             logits, _ = model(**_on_meta(net_input))
         found.total += 2 * logits.numel() * 4
+        found.trained |= _reached(logits)
     return found
+
+
+def _reached(output: torch.Tensor) -> set[int]:
+    """The parameters that the gradient of a tensor flows to."""
+    found, seen, waiting = set(), set(), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # where gradients are added up
+            found.add(id(node.variable))
+        waiting += [before for before, _ in node.next_functions]
+    return found
+
+
+def without_content(model: nn.Module) -> nn.Module:
+    """Return a copy of a model on the meta device: its shapes, and which tensors are one, take no memory."""
+    twins: dict[int, Any] = {}
+    for parameter in model.parameters():
+        twins[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    for buffer in model.buffers():
+        twins[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(model, twins)
 
 
 def _on_meta(net_input: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,9 +147,8 @@ def _on_meta(net_input: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _worst_moment(model: nn.Module, saved: Saved, width: int) -> int:
-    """Walk the backward pass: gradients appear as what was kept before them is freed."""
-    sizes = {id(p): p.numel() * width for p in model.parameters() if p.requires_grad}
+def _worst_moment(sizes: Mapping[int, int], saved: Saved) -> int:
+    """Walk the backward pass: gradients, whose bytes are ``sizes``, appear as what was kept before them is freed."""
     # tables are looked up, not kept; the token table's gradient appears twice, from input and output
     late = sorted(((saved.before.get(name, 0), size) for name, size in sizes.items()), reverse=True)
     gradients, worst = 0, saved.total
@@ -125,37 +163,45 @@ def step_memory(
     model: nn.Module,
     batches: Sequence[Any],
     precision: torch.dtype = torch.float32,
-    moments: int = ADAM_MOMENTS,
+    optimizer: Optimizer = Optimizer(),
     average: torch.dtype | None = None,
 ) -> Memory:
-    """Count the memory of a training step; ``model`` is left on the meta device.
+    """Count the memory of a training step.
 
-    batches: collated batches, or lists of sub-batches; the largest counts. average: type of the moving
-    average's weights, None without one.
+    batches: collated batches, or lists of sub-batches; the largest counts, and what any of them trains is trained.
+    average: type of the moving average's weights, None without one.
     """
-    parameters = list({id(p): p for p in model.parameters()}.values())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    every = sum(p.numel() for p in parameters)
-    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
-    model.to("meta").to(precision).train()
+    shapes = without_content(model)
+    every = sum(p.numel() for p in shapes.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in shapes.buffers())
+    shapes.to(precision).train()
+    numbers = {id(p): p.numel() for p in shapes.parameters() if p.requires_grad}
     width = torch.empty((), dtype=precision).element_size()
-    master = 4 if precision != torch.float32 else 0
+    reduced = precision != torch.float32
     activations = inputs = step = 0
+    trained: set[int] = set()
     for batch in batches:
         groups = [g for g in (batch if isinstance(batch, list) else [batch]) if g.get("nsentences")]
-        saved = forward_saves(model, [as_precision(group["net_input"], precision) for group in groups])
-        step = max(step, _worst_moment(model, saved, width + master))
+        saved = forward_saves(shapes, [as_precision(group["net_input"], precision) for group in groups])
+        saved.trained &= numbers.keys()
+        step = max(step, _worst_moment({name: numbers[name] * width for name in saved.trained}, saved))
+        trained |= saved.trained
         activations = max(activations, saved.total)
         inputs = max(inputs, sum(_bytes(group["net_input"]) for group in groups))
-    own_copy = width + (4 if average == torch.float32 and master else 0)
+    gradients = sum(numbers[name] for name in trained)
+    copies = reduced and optimizer.copies
+    kept = sum(numbers.values()) if copies else gradients
+    float32_gradients = 4 * kept if copies else 0
+    masters = 4 * kept if copies or (reduced and optimizer.masters) else 0
+    own_copy = width + (4 if average == torch.float32 and reduced else 0)
     return Memory(
-        weights=every * width + trained * master + buffers,
-        optimizer=trained * 4 * moments,
+        weights=sum(p.nbytes for p in shapes.parameters()) + masters + buffers,
+        optimizer=kept * 4 * optimizer.moments,
         average=0 if average is None else every * own_copy,
-        gradients=trained * (width + master),
+        gradients=gradients * width + float32_gradients,
         activations=activations,
         inputs=inputs,
-        step=step,
+        step=step + float32_gradients,
     )
 
 

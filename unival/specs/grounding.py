@@ -24,7 +24,7 @@ from unival.specs.base import (
     without_prefix,
 )
 from unival.specs.caption import captions_of
-from unival.specs.inputs import augmenting, kept_features, media_field, media_reference
+from unival.specs.inputs import augmenting, kept_features, media_field, media_reference, read_image
 from unival.specs.offer import Offer
 from unival.specs.options import SpecOptions
 from unival.specs.scoring import caption_score, need_references
@@ -108,21 +108,23 @@ def ground_image(
     reference = media_reference(row, column)
     cropped = box is not None and training and rng is not None and pretraining and augmenting(options, True)
     place, known = kept_features("image", reference, media, options, cropped, drawn=False, resize=True)
-    image = None if known else media.image(reference)
-    original = known["size"] if image is None else image.size
+    image, original = (None, known["size"]) if known else read_image(media, reference, options, resize=True)
     mean, std = transforms_image.normalisation(options.imagenet_default_mean_and_std)
     size, span = options.patch_image_size, options.max_image_size
     if box is not None:
         with located(row, box_column):
             box = inside(box, original)
+    how: dict[str, Any] = {"backend": options.resize_backend, "original": original}
     grounded: Grounded
     if image is None:
         grounded = transforms_image.grounding_known(known["media"], original, size, span)
     elif cropped:
         assert box is not None
-        grounded = transforms_image.grounding_train(image, box, size, span, rng, mean, std, region_crop=True)
+        grounded = transforms_image.grounding_train(
+            image, box, size, span, rng, mean, std, region_crop=True, **how
+        )
     else:
-        grounded = transforms_image.grounding_eval(image, box, size, span, mean, std)
+        grounded = transforms_image.grounding_eval(image, box, size, span, mean, std, **how)
     bins: list[int] = []
     if box is not None:
         # the crop moves the box; without it, float32 ratios give the reference's bins

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from unival.modeling.config import ImageConfig
 from unival.specs.base import Field, is_absent, shorten
 from unival.specs.options import SpecOptions
 from unival.tables.row import Row
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _DESCRIPTIONS = {
     "image": "image: path, member of the media .tar, or base64",
@@ -82,11 +85,18 @@ def load_media(
     if known:
         return known
     if modality == "image":
-        image = media.image(reference)
+        image, size = read_image(media, reference, options, resize)
         tensor = transforms_image.image_train(
-            image, options.patch_image_size, mean, std, rng, augment=augment, resize=resize
+            image,
+            options.patch_image_size,
+            mean,
+            std,
+            rng,
+            augment=augment,
+            resize=resize,
+            backend=options.resize_backend,
         )
-        return _example(modality, tensor, image.size, place)
+        return _example(modality, tensor, size, place)
     if modality == "video":
         sampling = options.sample_type if drawn else options.eval_sample_type
         frames = media.video(reference, options.num_frames, sampling, rng)
@@ -112,6 +122,16 @@ def load_media(
     return _example(modality, tensor, None, place if whole or not (drawn or random_crop) else None)
 
 
+def read_image(
+    media: MediaLoader, reference: Any, options: SpecOptions, resize: bool
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the image that is to be resized (cropped without ``resize``), and (width, height) of the original."""
+    if resize and options.resize_backend != "pillow":
+        return media.draft(reference, options.patch_image_size)
+    image = media.image(reference)
+    return image, image.size
+
+
 def _example(modality: str, tensor: Any, size: tuple[int, int] | None, place: Place | None) -> dict[str, Any]:
     loaded = {"modality": modality, "media": tensor, "size": size}
     return loaded if place is None else {**loaded, "place": replace(place, size=size)}
@@ -133,7 +153,7 @@ def kept_features(
     if media.features is None or augment or (modality == "video" and sampling == "rand"):
         return None, {}
     names = {
-        "image": ("patch_image_size", "imagenet_default_mean_and_std"),
+        "image": ("patch_image_size", "imagenet_default_mean_and_std", "resize_backend"),
         "video": ("patch_frame_size", "num_frames", "frame_resize", "imagenet_default_mean_and_std"),
         "audio": ("sample_rate", "max_audio_len", "eval_audio_crop"),
     }[modality]

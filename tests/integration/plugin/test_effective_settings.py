@@ -76,7 +76,7 @@ UNNAMED: dict[str, Any] = {
     "eval_sample_type": "middle", "frame_resize": "none", "imagenet_default_mean_and_std": False, "matching_prob": 1.0,
     "max_audio_len": 480000, "max_source_positions": 1024, "max_target_positions": 1024, "neg_captions_video": None,
     "neg_captions_audio": None, "no_image_transform": False, "protocol": "unival", "sample_rate": 48000,
-    "sample_type": "rand", "video_flip": True,
+    "resize_backend": "pillow", "sample_type": "rand", "video_flip": True,
     # text-to-image
     "clip_architecture": "ViT-B-16-quickgelu", "eval_clip_method": "ti_sim", "sampling_times": 1,
     # run

@@ -29,10 +29,43 @@ def test_tensorboard_and_the_sheet(train, tables, tmp_path) -> None:
     assert [event.step for event in inner.Scalars("loss")] == [1, 2, 3]
     assert all(0 <= event.value <= 1 for event in inner.Scalars("data_wait"))
     assert all(event.value > 0 for event in inner.Scalars("examples_per_second"))
+    waits = [r["data_wait"] for r in run.records if r["split"] == "train"]
+    assert waits == pytest.approx([event.value for event in inner.Scalars("data_wait")])
+    assert [f"data_wait={wait:g}," in run.text for wait in waits] == [True] * 3
     assert "score" in valid.Tags()["scalars"] and valid.Tags()["images"] == ["predictions"]
     sheet = Image.open(run.folder / "predictions.png")
     shown = valid.Images("predictions")[0]
     assert (shown.width, shown.height) == sheet.size and sheet.width > 1000 and shown.step == 3
+
+
+def test_the_wait_for_data_is_a_share_of_the_updates_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One second of reading beside three of computing, and a bar of a validation in between."""
+    from fairseq.logging import metrics
+
+    from unival.tasks import waiting
+    from unival.tasks.tracking import DATA_WAIT, progress_bar
+
+    class Clock:
+        now = 0.0
+
+    monkeypatch.setattr(waiting.time, "perf_counter", lambda: Clock.now)
+    metrics.reset_meters("train_inner")
+    DATA_WAIT.reset()
+
+    def batches() -> Iterator[int]:
+        for number in range(4):
+            Clock.now += 1.0
+            yield number
+
+    validation = progress_bar(batches(), log_format="none", prefix="valid on 'valid' subset")
+    for batch in progress_bar(batches(), log_format="none"):
+        with metrics.aggregate("train_inner"):
+            metrics.log_start_time("train_wall")
+            Clock.now += 3.0
+            metrics.log_stop_time("train_wall")
+        next(iter(validation))
+        assert (DATA_WAIT.share, DATA_WAIT.batches) == (0.25, batch + 1)
+    metrics.reset_meters("train_inner")
 
 
 def test_no_sheet_where_none_is_wanted(train, tables) -> None:

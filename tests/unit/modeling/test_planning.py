@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unival import build_model
-from unival.modeling.memory import forward_saves, step_memory
+from unival.modeling.memory import Optimizer, forward_saves, step_memory, without_content
 
 SMALL: dict[str, Any] = {
     "encoder_embed_dim": 32, "decoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "decoder_ffn_embed_dim": 64,
@@ -58,26 +58,50 @@ def test_counted_activations_are_those_of_a_real_pass(kind: str) -> None:
     model = build_model("unival_tiny", vocab_size=200, **SMALL).train()
     given = net_input(kind)
     real = really_saved(model, given)
-    counted = forward_saves(model.to("meta"), [given]).total
+    counted = forward_saves(without_content(model), [given]).total
     assert counted == pytest.approx(real, rel=0.03)
 
 
 def test_parts_follow_from_the_parameters() -> None:
-    def memory(**how: Any) -> Any:
-        model = build_model("unival_tiny", vocab_size=200, freeze_decoder=True, **SMALL)
-        return step_memory(model, [{"net_input": net_input("image"), "nsentences": 3}], **how)
-
     model = build_model("unival_tiny", vocab_size=200, freeze_decoder=True, **SMALL)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    def memory(*kinds: str, **how: Any) -> Any:
+        batches = [{"net_input": net_input(kind), "nsentences": 3} for kind in kinds or ("image",)]
+        return step_memory(model, batches, **how)
+
+    model.train()(**net_input("image"))[0].sum().backward()
+    trained = sum(p.numel() for p in model.parameters() if p.grad is not None)
+    could = sum(p.numel() for p in model.parameters() if p.requires_grad)
     every = sum(p.numel() for p in model.parameters())
     plain = memory()
-    assert trained < every
+    assert 0 < trained < 0.5 * could < could < every, "networks of videos and sounds are there, and not used"
     assert (plain.optimizer, plain.gradients, plain.average) == (8 * trained, 4 * trained, 0)
     assert plain.peak > plain.weights + plain.optimizer + plain.activations
     half = memory(precision=torch.bfloat16, average=torch.float32)
-    assert half.average == every * 6
+    buffers = plain.weights - 4 * every
+    reduced = sum(p.nbytes for p in without_content(model).to(torch.bfloat16).parameters())
+    assert half.weights - buffers == reduced + 4 * trained, "masters of what trains"
+    assert (half.optimizer, half.gradients, half.average) == (8 * trained, 2 * trained, every * 6)
     assert half.activations < 0.75 * plain.activations
-    assert memory(moments=1).optimizer == 4 * trained
+    assert memory(optimizer=Optimizer(moments=1)).optimizer == 4 * trained
+    lean = memory(precision=torch.bfloat16, optimizer=Optimizer(masters=False))
+    assert lean.weights - buffers == reduced and lean.optimizer == 8 * trained
+    engine = memory(precision=torch.bfloat16, optimizer=Optimizer(copies=True))
+    assert engine.weights - buffers == reduced + 4 * could and engine.optimizer == 8 * could
+    assert engine.gradients == 2 * trained + 4 * could and engine.step > half.step + 3 * could
+    several = memory("image", "video")
+    assert several.optimizer > plain.optimizer, "what any batch trains is trained"
+
+
+def test_a_model_is_as_it_was() -> None:
+    model = build_model("unival_tiny", vocab_size=200, **SMALL).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    shapes = without_content(model)
+    assert all(p.is_meta for p in shapes.parameters()) and all(b.is_meta for b in shapes.buffers())
+    assert len(list(shapes.parameters())) == len(list(model.parameters())), "shared tensors stay shared"
+    step_memory(model, [{"net_input": net_input("image"), "nsentences": 3}], torch.bfloat16)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_sub_batches_live_together() -> None:
