@@ -11,12 +11,12 @@ export TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore OMP_NUM_THREADS="${OMP
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
 unival=("$python" -m unival)
-data="$UNIVAL_DATA" out="$UNIVAL_OUT/own_data"
 recipes="${RECIPES:-configs/own_data/lite0}"
+data="$UNIVAL_DATA" out="$UNIVAL_OUT/${recipes#configs/}" vocabulary="$UNIVAL_OUT/own_data/vocabulary"
 mkdir -p "$out"
 source run_scripts/_two_at_once.sh
 
-[ -e "$out/vocabulary/dict.txt" ] || "${unival[@]}" data vocabulary --out "$out/vocabulary" --size 4000 --num-codes 0 --num-bins 100 \
+[ -e "$vocabulary/dict.txt" ] || "${unival[@]}" data vocabulary --out "$vocabulary" --size 4000 --num-codes 0 --num-bins 100 \
   --train-on "$data/flickr8k_small/captions.tsv:caption" "$data/flickr8k_small/grounding.tsv:phrase" \
   "$data/flickr8k_small/entailment.tsv:hypothesis" "$data/easy_vqa_small/questions.tsv:question" \
   "$data/easy_vqa_video/questions.tsv:question" "$data/grid_s1/transcripts.tsv:sentence" "$data/esc10/labels.tsv:label"

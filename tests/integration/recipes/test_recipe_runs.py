@@ -18,6 +18,7 @@ from tests.support.recipe_lists import CONFIGS, EVALUATION, EXTENDED, RUN_HERE, 
 from unival.cli import main
 from unival.core.paths import expand_braces
 from unival.core.recipe import Recipe, load_recipe
+from unival.modeling.config import FRAMES, SOUND_PICTURE
 
 pytest.importorskip("fairseq")
 
@@ -128,9 +129,11 @@ class Runs:
         """The recipe with a tiny model and three updates laid over it; all else is the recipe's."""
         options = recipe.options
         model = dict(MODEL)
-        if options.get("video_encoder_name"):
+        if options.get("image_encoder_name") == "timm":
+            model |= {"image_backbone": "mobilenetv3_small_050", "image_backbone_weights": None}
+        if options.get("video_encoder_name", FRAMES) != FRAMES:
             model["video_encoder_name"] = "all_resnext14"
-        if options.get("audio_encoder_name"):
+        if options.get("audio_encoder_name", SOUND_PICTURE) != SOUND_PICTURE:
             model |= {"audio_encoder_name": "pann_cnn6", "hop_size": 320}
         saved = options["save_dir"] in {str(Path(p).parent) for p in self.starts()} or name in KEPT.values()
         return self.lay_over(
