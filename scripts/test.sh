@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh train parquet wandb imagegen demo docs dev
-# two test processes of one thread each; tests of one file share their fixtures
+# three test processes of one thread each on two cores: one of them mostly waits for a program, a signal or a limit; tests
+# of one file share their fixtures
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false NO_MKDOCS_2_WARNING=1
 tests=()
 if [ "${1:-}" = fast ]; then
@@ -19,7 +20,7 @@ trap 'rm -f "$log"' EXIT
 .venv/bin/mypy > "$log" 2>&1 &
 types=$! code=0
 # in the order of tests/conftest.py: long files first
-.venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile --no-loadscope-reorder \
+.venv/bin/python -m pytest -n "${TEST_PROCESSES:-3}" --dist loadfile --no-loadscope-reorder \
   ${tests[@]+"${tests[@]}"} "$@" || code=$?
 wait "$types" || code=1
 cat "$log"
