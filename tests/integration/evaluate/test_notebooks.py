@@ -14,6 +14,7 @@ from tests.support.evaluate_models import make_checkpoint
 from unival import build_model
 from unival.checkpoint import save_folder
 from unival.core.recipe import load_recipe
+from unival.modeling.config import option_fields
 from unival.vocabulary import Vocabulary
 
 nbformat = pytest.importorskip("nbformat")
@@ -54,11 +55,8 @@ def places(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     vocabulary = Vocabulary.load(world / "vocabulary")
     recipe = load_recipe(ROOT / "configs/tiny/finetune.yaml")
     start = folder / "out/tiny/stage2/checkpoint_last.pt"
-    sizes = {
-        k: v
-        for k, v in recipe.options.items()
-        if k.startswith(("encoder_", "decoder_", "resnet_", "image_enc"))
-    }
+    names = {field.name for field in option_fields()}
+    sizes = {name: value for name, value in recipe.options.items() if name in names}
     model = build_model("unival_tiny", vocab_size=len(vocabulary), **sizes)
     save_folder(start, model, vocabulary)
     return {"UNIVAL_OUT": str(folder / "out"), "UNIVAL_DATA": str(folder / "data")}

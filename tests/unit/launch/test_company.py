@@ -80,7 +80,7 @@ def test_the_missing_one_is_named_by_all_others(ranks, number, missing, why):
             assert one.stderr is not None
             assert one.stderr.read().splitlines() == [
                 f"error: rank {missing} (host{missing}, pid 1) is gone: {why}. This run ends; the same command goes on "
-                "from its last checkpoint"
+                "where it was saved"
             ]
 
 
