@@ -113,8 +113,8 @@ def slope(rows: Sequence[dict[str, float]], name: str) -> float:
 def highest(rows: Sequence[dict[str, float]], name: str) -> list[dict[str, float]]:
     """Return the samples with the highest value of each twelfth of the time.
 
-    Data workers hold descriptors of the batches that wait, a number that rises and falls with every epoch: what grows is
-    how high it rises.
+    Data workers hold descriptors of the batches that wait, a number that rises and falls with every epoch: what grows
+    is how high it rises.
     """
     length = max(row["seconds"] for row in rows) / 12
     parts: dict[int, list[dict[str, float]]] = collections.defaultdict(list)
