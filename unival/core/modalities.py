@@ -52,3 +52,13 @@ FLOAT32_KEYS = frozenset(modality.key for modality in MODALITIES.values() if mod
 def patch_type(name: str | None) -> int:
     """Return the patch type of a modality, ``TEXT_ONLY`` for None."""
     return TEXT_ONLY if name is None else PATCH_TYPES[name]
+
+
+def encoder_parts(modality: str) -> tuple[str, ...]:
+    """Names of the encoder's modules that a modality alone has. (The positions of images serve generated ones too.)"""
+    own: dict[str, tuple[str, ...]] = {
+        "image": (),
+        "video": ("embed_video_positions", "embed_frame_positions"),
+        "audio": ("embed_audio_positions", "sound_picture"),
+    }
+    return (f"embed_{modality}s", f"{modality}_proj", f"layernorm_{modality}_embedding", *own[modality])

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from unival.core.foreign import interpreting, measured, mistaken_for
+from unival.core.modalities import encoder_parts
 from unival.errors import CheckpointError, said, shortened
 
 State = dict[str, Tensor]
@@ -212,12 +213,7 @@ class FairseqFile:
 
 def _trained(state: Mapping[str, Tensor], untrained: Sequence[str]) -> State:
     """A state without the networks that nothing has trained: a run had built them, at random, and never used them."""
-    own = "|".join(
-        rf"embed_{m}s|{m}_proj|layernorm_{m}_embedding"
-        + ("" if m == "image" else f"|embed_{m}_positions")
-        + {"video": "|embed_frame_positions", "audio": "|sound_picture"}.get(m, "")
-        for m in untrained
-    )
+    own = "|".join(part for m in untrained for part in encoder_parts(m))
     return {
         key: value for key, value in state.items() if not own or not re.match(rf"encoder\.({own})\.", key)
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from unival.core.children import unheard_interrupts
 from unival.core.device import device_named
 from unival.errors import ConfigError
 from unival.launch.company import Company
+from unival.launch.preflight import Presence
 
 _PATIENCE, _POLL = 5.0, 0.1  # seconds: of silent waiting for other ranks, between looks
 _GROUPS = count()  # groups that this process has joined: each has keys of its own
@@ -101,7 +101,7 @@ def join(rank: int, size: int, seconds: float) -> None:
     store = torch.distributed.PrefixStore(f"evaluate{next(_GROUPS)}", _store(rank, size, seconds))
     begun, said = time.monotonic(), False
     try:
-        store.set(f"rank{rank}", f"rank {rank} ({socket.gethostname()}, pid {os.getpid()})")
+        store.set(f"rank{rank}", Presence.here(rank, "", {}).place)
         while absent := [str(k) for k in range(size) if not store.check([f"rank{k}"])]:
             waited = time.monotonic() - begun
             named = f"rank{'s' * (len(absent) > 1)} {', '.join(absent)} of {size}"

@@ -26,13 +26,12 @@ from unival.modeling.video import build_video_encoder
 def build_networks(config: ModelConfig) -> dict[str, nn.Module | None]:
     """Return modality name -> network with ``out_channels``, None where the configuration has none. Videos and
     sound may have that of the images."""
-    image = build_image_encoder(config.image)
-    shared = config.network_of("video") == "image"
-    return {
-        "image": image,
-        "video": image if shared else build_video_encoder(config.video),
-        "audio": image if config.network_of("audio") == "image" else build_audio_encoder(config.audio),
+    built = {
+        "image": build_image_encoder(config.image),
+        "video": build_video_encoder(config.video),
+        "audio": build_audio_encoder(config.audio),
     }
+    return {name: built[config.network_of(name)] for name in built}
 
 
 @dataclass

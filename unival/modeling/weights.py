@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from unival.core.modalities import NAMES
+from unival.core.modalities import NAMES, encoder_parts
 from unival.core.seeding import rng_for
 from unival.errors import CheckpointError
 
@@ -99,12 +99,7 @@ def modality_exceptions(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, .
 
     A modality of the model that the checkpoint lacks keeps its initial weights, all of it or none.
     """
-    own = {
-        "image": "",
-        "video": r"|embed_(video|frame)_positions\.",
-        "audio": r"|embed_audio_positions\.|sound_picture\.",
-    }
-    patterns = tuple(rf"^encoder\.(embed_{m}s\.|{m}_proj\.|layernorm_{m}_embedding\.{own[m]})" for m in NAMES)
+    patterns = tuple(rf"^encoder\.({'|'.join(encoder_parts(m))})\." for m in NAMES)
     return patterns, patterns
 
 
