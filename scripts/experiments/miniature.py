@@ -4,8 +4,9 @@
     python scripts/experiments/miniature.py run               # every run that has not ended yet, three seeds each
     python scripts/experiments/miniature.py tables            # what came out, as Markdown
 
-UNIVAL_DATA holds the world (``unival data sample``), results go below UNIVAL_OUT/experiments. A run that was
-stopped begins anew; finished ones are kept. Each run is a process of its own, forked after the imports.
+UNIVAL_DATA holds the world of the quickstart (docs/results.md has the command), results go below
+UNIVAL_OUT/experiments. A run that was stopped begins anew; finished ones are kept. Each run is a process of its own,
+forked after the imports; ``--jobs`` of them side by side, a core each.
 """
 
 from __future__ import annotations
@@ -65,11 +66,13 @@ def folder(name: str, seed: int) -> Path:
     return root("UNIVAL_OUT") / "experiments" / f"{name}-{seed}"
 
 
-def train(run: Run, seed: int) -> None:
-    """Train unless that was done; leave ``run.json`` with processor seconds, peak memory and scores."""
+def done(run: Run, seed: int) -> bool:
+    return (folder(run.name, seed) / "run.json").is_file()
+
+
+def begin(run: Run, seed: int) -> int:
+    """Start a training in a process of its own and return the process id."""
     target = folder(run.name, seed)
-    if (target / "run.json").is_file():
-        return
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     words = [
@@ -87,13 +90,38 @@ def train(run: Run, seed: int) -> None:
     child = os.fork()
     if child == 0:
         become(lambda: program(words), target / "log.txt")
-    _, status, used = os.wait4(child, 0)
+    return child
+
+
+def finish(run: Run, seed: int, status: int, seconds: float, gigabytes: float) -> None:
+    """Leave ``run.json`` with processor seconds, peak memory and scores.
+
+    Raises SystemExit when the training failed.
+    """
+    target = folder(run.name, seed)
     if status:
         sys.exit(f"{run.name}, seed {seed}, ended with status {status}: see {target / 'log.txt'}")
-    result = {"seconds": used.ru_utime + used.ru_stime, "gigabytes": used.ru_maxrss / 2**20, **ended(target)}
+    result = {"seconds": seconds, "gigabytes": gigabytes, **ended(target)}
     (target / "run.json").write_text(json.dumps(result, indent=1) + "\n")
     for file in target.glob("checkpoint_best*.pt"):
         file.unlink()
+
+
+def train(todo: list[tuple[Run, int]], jobs: int) -> None:
+    """Train what has not ended yet, never more than ``jobs`` at once, a run after the one that it starts from."""
+    waiting = [(run, seed) for run, seed in todo if not done(run, seed)]
+    wanted = {(run.name, seed) for run, seed in waiting}
+    running: dict[int, tuple[Run, int]] = {}
+    while waiting or running:
+        for run, seed in list(waiting):
+            if len(running) < jobs and (run.start, seed) not in wanted:
+                running[begin(run, seed)] = (run, seed)
+                waiting.remove((run, seed))
+        child, status, used = os.wait4(-1, 0)
+        if child in running:
+            run, seed = running.pop(child)
+            finish(run, seed, status, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20)
+            wanted.discard((run.name, seed))
 
 
 def ended(target: Path) -> dict[str, object]:
@@ -197,6 +225,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("run", "tables"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, one core each")
     parser.add_argument("--only", nargs="+", help="names of runs (what they start from is not added)")
     args = parser.parse_args()
     if args.what == "tables":
@@ -208,10 +237,13 @@ def main() -> None:
     import unival.plugin  # noqa: F401  (imports the engine before the forks)
 
     torch.set_num_threads(1)  # a pool of threads would be lost in a fork; and the figures are per core
-    for seed in args.seeds:
-        for run in (*RUNS, *(EMPTY if seed == SEEDS[0] else ())):
-            if args.only is None or run.name in args.only:
-                train(run, seed)
+    todo = [
+        (run, seed)
+        for seed in args.seeds
+        for run in (*RUNS, *(EMPTY if seed == SEEDS[0] else ()))
+        if args.only is None or run.name in args.only
+    ]
+    train(todo, args.jobs)
 
 
 if __name__ == "__main__":
