@@ -6,9 +6,10 @@ T is one forward and backward pass of timm's resnet101 as it comes: training mod
 A step is an update as the engine's trainer makes it: gradients to zero, forward, label-smoothed loss, backward,
 scaling, clipping to 1.0, Adam; 8 source and 16 target tokens, token table frozen, random weights and inputs. The video
 model also has the image network, as the released ones do; "quickstart" is the small model of configs/tiny, 24 pictures
-of 64 pixels, all of it trained. "before" has feature maps as they come and the engine's own Adam. Unit and steps take
-turns in their processes, so that what else the machine does falls on all; times are user CPU seconds. The column of the
-reference is its measurement on two cores of an AMD Zen 4 by the same method (data, not run here).
+of 64 pixels, all of it trained. "before" has feature maps as they come, the engine's own Adam, and
+a C library that gives freed memory back. Unit and steps take turns in their processes, so that what else the machine
+does falls on all; times are user CPU seconds, "system" is the system's of an update. The column of the reference is
+its measurement on two cores of an AMD Zen 4 by the same method (data, not run here).
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ def unit() -> Callable[[], None]:
     return run
 
 
-def net_input(kind: str) -> dict[str, Any]:
+def net_input(kind: str, pixels: int = 384) -> dict[str, Any]:
     import torch
 
     torch.manual_seed(1)
     batch = {"video": 1, "quickstart": 24}.get(kind, 2)
     media = {
-        "caption": lambda: {"patch_images": torch.randn(batch, 3, 384, 384)},
+        "caption": lambda: {"patch_images": torch.randn(batch, 3, pixels, pixels)},
         "video": lambda: {"patch_videos": torch.randn(batch, 3, 8, 224, 224)},
         "audio": lambda: {"patch_audios": torch.randn(batch, 480_000) * 0.1},
         "quickstart": lambda: {"patch_images": torch.randn(batch, 3, 64, 64)},
@@ -91,7 +92,7 @@ def as_before() -> None:
     optim.FP16Optimizer = fp16_optimizer.FP16Optimizer
 
 
-def step(kind: str, precision: str, manner: str = "now") -> Callable[[], None]:
+def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> Callable[[], None]:
     """An update through the engine's optimizer of that name, as its trainer builds it."""
     import torch
     from fairseq import optim
@@ -99,12 +100,15 @@ def step(kind: str, precision: str, manner: str = "now") -> Callable[[], None]:
 
     import unival.plugin  # noqa: F401
     from unival import build_model
+    from unival.core.allocator import keep_freed_memory
     from unival.losses import LossOptions, label_smoothed_loss
     from unival.modeling.joining import as_precision
     from unival.tasks.precision import batch_norm_kept
 
     if manner == "before":
         as_before()
+    else:
+        keep_freed_memory()  # as the trainer does
     torch.manual_seed(0)
     small = kind == "quickstart"
     frozen = dict.fromkeys(("freeze_encoder_embedding", "freeze_decoder_embedding"), not small)
@@ -124,7 +128,7 @@ def step(kind: str, precision: str, manner: str = "now") -> Callable[[], None]:
         if half
         else optim.build_optimizer(cfg.optimizer, trained)
     )
-    inputs = as_precision(net_input(kind), dtype)
+    inputs = as_precision(net_input(kind, pixels), dtype)
     target = inputs["prev_output_tokens"].roll(-1, 1)
 
     def run() -> None:
@@ -141,14 +145,14 @@ def step(kind: str, precision: str, manner: str = "now") -> Callable[[], None]:
     return run
 
 
-def serve(pipe: Connection, threads: int, name: str, *arguments: str) -> None:
-    """Make what ``name`` says and run it once for each word from the other side; answer (user, system) seconds and the
+def serve(pipe: Connection, threads: int, make: Callable[..., Callable[[], None]], *arguments: Any) -> None:
+    """Make what is measured and run it once for each word from the other side; answer (user, system) seconds and the
     peak memory in GB."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 
     torch.set_num_threads(threads)
-    run = {"unit": unit, "step": step}[name](*arguments)
+    run = make(*arguments)
     run()  # buffers and kernels come into being
     while True:
         pipe.send(True)
@@ -163,10 +167,10 @@ def serve(pipe: Connection, threads: int, name: str, *arguments: str) -> None:
 class Side:
     """A process that measures one thing."""
 
-    def __init__(self, threads: int, name: str, *arguments: str) -> None:
+    def __init__(self, threads: int, make: Callable[..., Callable[[], None]], *arguments: Any) -> None:
         self.pipe, other = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=serve, args=(other, threads, name, *arguments), daemon=True)
+        self.process = context.Process(target=serve, args=(other, threads, make, *arguments), daemon=True)
         self.process.start()
         other.close()
         self.pipe.recv()
@@ -191,24 +195,28 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    yardstick = Side(args.threads, "unit")
-    head = ("step", "precision", "before", "now", "peak before", "peak now", "reference (float32, Zen 4)")
+    yardstick = Side(args.threads, unit)
+    head = ("step", "precision", "before", "now", "system before", "now", "peak before", "now")
+    head += ("reference (float32, Zen 4)",)
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for kind in args.only:
         for precision in args.precision:
             sides = {
-                manner: Side(args.threads, "step", kind, precision, manner) for manner in ("before", "now")
+                manner: Side(args.threads, step, kind, precision, manner) for manner in ("before", "now")
             }
             ratios: dict[str, list[float]] = {manner: [] for manner in sides}
+            system: dict[str, list[float]] = {manner: [] for manner in sides}
             peaks = dict.fromkeys(sides, 0.0)
             for _ in range(args.rounds):
                 one = yardstick.measure()[0]
                 for manner, side in sides.items():
-                    user, _, peaks[manner] = side.measure()
+                    user, kernel, peaks[manner] = side.measure()
                     ratios[manner].append(user / one)
+                    system[manner].append(kernel)
             for side in sides.values():
                 side.end()
             cells = [f"{statistics.median(found):.3g} T" for found in ratios.values()]
+            cells += [f"{statistics.median(found):.2f} s" for found in system.values()]
             cells += [f"{peak:.2f} GB" for peak in peaks.values()]
             print(f"| {kind} | {precision} | {' | '.join(cells)} | {REFERENCE[kind]} |", flush=True)
     one = statistics.median(yardstick.measure()[0] for _ in range(2))
