@@ -1,4 +1,4 @@
-"""Scores of given answers: the log-probability of every candidate, computed once per distinct prefix."""
+"""Scores of given answers: the log-probability of every candidate, a pass over many prefixes at once."""
 
 from __future__ import annotations
 
@@ -10,148 +10,169 @@ import torch
 from torch import Tensor
 
 from unival.core.deadline import in_time
-from unival.core.transfers import to_device
+from unival.core.transfers import to_device, to_host
 from unival.errors import ConfigError
-from unival.generate.rows import BOS, EOS, PAD
+from unival.generate.answer_tree import AnswerTree
+from unival.generate.rows import BOS, PAD
 from unival.generate.run import encode, evaluating
 from unival.generate.trie import Trie
+
+VOCABULARY_ROWS = 128  # whole vocabularies held in float32 at once where nothing is masked
+LOOK = 8  # prefixes of a row that a search for the best looks at in one pass
 
 
 @torch.no_grad()
 def rank_candidates(
     model: Any,
     net_input: dict[str, Any],
-    candidates: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[int]] | AnswerTree,
     prompts: Sequence[Sequence[int]] | None = None,
     constraint: Trie | None = None,
-    chunk: int = 128,
+    chunk: int = 512,
+    best: int | None = None,
 ) -> Tensor:
     """Return (B, C) float32: summed log-probabilities of every candidate and eos behind each row's prompt.
 
-    candidates: token lists without bos, eos optional; prompts: per row the decoder tokens between bos and the
-    answer (without bos), of any lengths; they are not scored. With a constraint the log-probabilities are
-    renormalised over what it allows at each position, and a candidate outside it scores -inf.
-    ``chunk`` bounds how many (row, prefix) pairs run at once. Positions where only one token is allowed cost
-    nothing; prefixes that candidates share run once. The encoder runs once.
+    candidates: token lists without bos, eos optional, or their tree (then the constraint is the tree's); prompts: per
+    row the decoder tokens between bos and the answer (without bos), of any lengths; they are not scored. With a
+    constraint the log-probabilities are renormalised over what it allows at each position, and a candidate outside it
+    scores -inf. ``chunk`` bounds how many (row, prefix) pairs run at once, but for prefixes of prefixes. The encoder,
+    the keys and values of its output and the prompts run once.
+    best: when only the order of the first ``best`` matters. An answer cannot score above any of its prefixes, so
+    prefixes below the ``best`` found are left out; answers behind them are -inf. What is found is exact, ties included.
     Raises ConfigError when there is no candidate or prompts do not fit the batch, OverdueError
     (unival.core.deadline).
     """
-    answers = [[*(t for t in candidate if t != EOS), EOS] for candidate in candidates]
+    tree = candidates if isinstance(candidates, AnswerTree) else AnswerTree(candidates, constraint)
     batch = len(net_input["src_tokens"])
     given = [list(p) for p in prompts] if prompts is not None else [[] for _ in range(batch)]
-    if not answers or any(len(a) == 1 for a in answers):
-        raise ConfigError("ranking needs at least one candidate, and none may be empty")
     if len(given) != batch:
         raise ConfigError(f"{len(given)} prompts do not fit a batch of {batch}")
-    paths, path_of = _paths(answers, constraint)
-    longest = max(len(p) for p in paths)
     with evaluating(model):
         encoder_out = encode(model, net_input)
-        device = encoder_out.states.device
-        scores = torch.zeros(batch, len(answers), device=device)
-        for length in sorted({len(p) for p in given}):  # prompts of one length need no padding in the cache
-            same = [i for i, p in enumerate(given) if len(p) == length]
-            for first in range(0, len(same), chunk):
-                group = torch.tensor(same[first : first + chunk])
-                out = encoder_out.select(group)
-                prompt = torch.tensor([[BOS, *given[i]] for i in group.tolist()], device=device)
-                state = model.decoder.start(out, length + 1 + longest)
-                root = model.decoder.prefill(prompt, state)[:, -1]
-                scores[group.to(device)] = _score_group(
-                    model.decoder, state, root, answers, paths, path_of, constraint, chunk
-                )
-    return scores
+        scores = []
+        for first in range(0, batch, chunk):
+            group = given[first : first + chunk]
+            out = (
+                encoder_out
+                if len(group) == batch
+                else encoder_out.select(torch.arange(first, first + len(group)))
+            )
+            ranking = _Ranking(model.decoder, out, tree, group)
+            scores.append(ranking.all(chunk) if best is None else ranking.best(best, chunk))
+    return torch.cat(scores) if scores else torch.zeros(0, len(tree.outside))
 
 
-def _paths(answers: list[list[int]], constraint: Trie | None) -> tuple[list[list[int]], np.ndarray]:
-    """Return the distinct prefixes that must run, and for each answer which one covers it.
+class _Ranking:
+    """The log-probabilities of steps behind the prompts of R rows, filled pass by pass."""
 
-    An answer needs its tokens before the last position at which more than one token is allowed.
-    """
-    needed = []
-    for answer in answers:
-        last = len(answer) - 1
-        if constraint is not None:
-            last = max((j for j, n in enumerate(constraint.choices(answer)) if n > 1), default=0)
-        needed.append(tuple(answer[:last]))
-    order = sorted(
-        set(needed)
-    )  # a prefix stands right before what it begins: only the longest of a chain runs
-    paths: list[list[int]] = []
-    place: dict[tuple[int, ...], int] = {}
-    waiting: list[tuple[int, ...]] = []
-    for prefix, following in zip(order, [*order[1:], None], strict=True):
-        waiting.append(prefix)
-        if following is None or following[: len(prefix)] != prefix:
-            place |= dict.fromkeys(waiting, len(paths))  # sorted: all that waits begins this prefix
-            waiting = []
-            paths.append(list(prefix))
-    return paths, np.array([place[n] for n in needed])
+    def __init__(self, decoder: Any, encoder_out: Any, tree: AnswerTree, prompts: list[list[int]]) -> None:
+        self.decoder, self.tree, self.device = decoder, tree, encoder_out.states.device
+        # rows that are still looked at: their number in the result and their prompt's length with bos
+        self.rows = np.arange(len(prompts))
+        self.lengths = np.array([len(prompt) + 1 for prompt in prompts])
+        longest = int(self.lengths.max())
+        self.state = decoder.start(encoder_out, longest + int(tree.depth.max()))
+        tokens = np.array([[BOS, *p] + [PAD] * (longest - len(p) - 1) for p in prompts])
+        features = decoder.prefill(self._there(tokens), self.state, features_only=True)
+        steps = len(tree.words)
+        self.log_probs = torch.full((len(prompts), steps + 1), -torch.inf, device=self.device)
+        self.log_probs[:, steps] = 0.0  # the place behind the last step of an answer
+        self.answer_steps = self._there(tree.answer_steps)
+        self.outside = self._there(tree.outside)
+        if tree.starts[1]:
+            last = features[self._there(self.rows), self._there(self.lengths - 1)]
+            self._score(last[:, None], np.zeros((len(prompts), 1), dtype=np.int64))
 
+    def all(self, chunk: int) -> Tensor:
+        """Return (R, C) scores of all answers."""
+        scored = self.tree.scored
+        scored = scored[scored > 0]
+        size = max(1, chunk // len(self.rows))
+        for first in range(0, len(scored), size):
+            self._expand(np.tile(scored[first : first + size], (len(self.rows), 1)))
+        return self._scores(self.log_probs)
 
-def _score_group(
-    decoder: Any,
-    state: Any,
-    root: Tensor,
-    answers: list[list[int]],
-    paths: list[list[int]],
-    path_of: np.ndarray,
-    constraint: Trie | None,
-    chunk: int,
-) -> Tensor:
-    """Return (G, C) scores of rows whose prompts ``state`` has seen; root: (G, V) logits behind those."""
-    rows, device, prompt_length = len(root), root.device, state.length
-    size = max(1, chunk // rows)
-    scores = torch.zeros(rows, len(answers), device=device)
-    first = _log_probs(root[:, None], [[]], constraint)  # (G, 1, V)
-    width = 0
-    for begin in range(0, len(paths), size):
+    def best(self, count: int, chunk: int) -> Tensor:
+        """Return (R, C) scores of which the ``count`` best of a row are all there."""
+        scored = self.tree.scored
+        before = self._there(self.tree.prefix_steps[scored])
+        waiting = np.repeat((scored > 0)[None], len(self.rows), 0)
+        while waiting.any():
+            known = self.log_probs[self._there(self.rows)]
+            bounds = _sums(known, before)
+            least = self._scores(known).topk(min(count, len(self.outside))).values[:, -1:]
+            # at the least itself a tie may hide
+            bounds = bounds.masked_fill(~self._there(waiting) | (bounds < least), -torch.inf)
+            top = bounds.topk(min(LOOK, max(1, chunk // len(self.rows)), len(scored)))
+            chosen = to_host(torch.where(top.values.isfinite(), top.indices, -1))
+            going = np.flatnonzero((chosen >= 0).any(1))
+            if not len(going):
+                break
+            if 2 * len(going) <= len(
+                chosen
+            ):  # leaving copies the memory: rows that are done wait for each other
+                self._keep(going)
+                waiting, chosen = waiting[going], chosen[going]
+            row, column = np.nonzero(chosen >= 0)
+            waiting[row, chosen[row, column]] = False
+            self._expand(np.where(chosen >= 0, scored[chosen], -1))
+        return self._scores(self.log_probs)
+
+    def _scores(self, log_probs: Tensor) -> Tensor:
+        return _sums(log_probs, self.answer_steps).masked_fill(self.outside, -torch.inf)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        self.state.keep(rows)
+        self.rows, self.lengths = self.rows[rows], self.lengths[rows]
+
+    def _expand(self, prefixes: np.ndarray) -> None:
+        """Fill in the steps behind prefixes (R, n), -1 where a row has fewer, none of them the empty one."""
         in_time()
-        part = paths[begin : begin + size]
-        length = max(len(p) for p in part)
-        after = None
-        if length:
-            if width != len(part):
-                # what a chunk wrote behind the prompt is overwritten: one expansion serves all chunks
-                state.reorder(np.repeat(np.arange(rows) * max(width, 1), len(part)))
-                width = len(part)
-            state.length = prompt_length
-            tokens = to_device(np.array([p + [PAD] * (length - len(p)) for p in part]), device)
-            logits = decoder.prefill(tokens.repeat(rows, 1), state)
-            prefixes = [p[:j] if j <= len(p) else None for p in part for j in range(1, length + 1)]
-            after = _log_probs(logits.view(rows, len(part) * length, -1), prefixes, constraint)
-        for c in np.flatnonzero((path_of >= begin) & (path_of < begin + len(part))):
-            path = path_of[c] - begin
-            scores[:, c] = first[:, 0, answers[c][0]]
-            # Where an answer leaves its path, the constraint left it no choice: renormalised, that adds log 1.
-            covered = min(len(answers[c]) - 1, len(part[path]))
-            for j in range(1, covered + 1):
-                if after is not None and answers[c][:j] == part[path][:j]:
-                    scores[:, c] += after[:, path * length + j - 1, answers[c][j]]
-            if constraint is not None and answers[c] not in constraint:
-                scores[:, c] = -torch.inf
-    return scores
+        tokens, depth, blocked, place = self.tree.together(prefixes)
+        padding = np.arange(self.state.length) >= self.lengths[:, None]  # of the prompts
+        hidden = np.concatenate([np.repeat(padding[:, None], blocked.shape[1], 1), blocked], 2)
+        at = depth - 1 + self.lengths[:, None]
+        features = self.decoder.branch(*map(self._there, (tokens, at, hidden)), self.state)
+        rows = np.arange(len(prefixes))[:, None]
+        self._score(features[self._there(rows), self._there(place)], prefixes)
 
-
-def _log_probs(logits: Tensor, prefixes: Sequence[list[int] | None], constraint: Trie | None) -> Tensor:
-    """Log-softmax of logits (G, n, V) over what the constraint allows behind each of n prefixes."""
-    scores = logits.float()
-    if constraint is not None:
-        states = _states(constraint, prefixes)
-        allowed = constraint.mask(states, logits.size(-1), logits.device)
-        scores = scores.masked_fill(~allowed, -torch.inf)
-    return torch.log_softmax(scores, dim=-1)
-
-
-def _states(constraint: Trie, prefixes: Sequence[list[int] | None]) -> np.ndarray:
-    """Return the trie's states behind prefixes; one that continues the prefix before it takes one step."""
-    found: list[int] = []
-    before: list[int] | None = None
-    for prefix in prefixes:
-        in_time()
-        if before is not None and prefix and prefix[:-1] == before:
-            found.append(int(constraint.advance(np.array(found[-1:]), np.array(prefix[-1:]))[0]))
+    def _score(self, features: Tensor, prefixes: np.ndarray) -> None:
+        """Fill in the steps behind prefixes (R, n), -1 for none, from their features (R, n, D)."""
+        tree = self.tree
+        first = tree.starts[prefixes]
+        counts = np.where(prefixes >= 0, tree.starts[prefixes + 1] - first, 0)
+        steps = first[..., None] + np.arange(counts.max())
+        used = np.arange(counts.max()) < counts[..., None]
+        words, number = np.unique(tree.words[np.where(used, steps, 0)], return_inverse=True)
+        which, mask = self._there(number.reshape(steps.shape)), self._there(used)
+        if tree.closed:
+            logits = self.decoder.output_layer(features, self._there(words)).float().gather(-1, which)
+            log_probs = logits.masked_fill(~mask, -torch.inf).log_softmax(-1)
         else:
-            found.append(constraint.state(prefix or []))
-        before = prefix
-    return np.array(found)
+            log_probs = self._of_vocabulary(features, self._there(words)).gather(-1, which)
+        at = np.nonzero(used)
+        found = log_probs[tuple(map(self._there, at))]
+        self.log_probs[self._there(self.rows[at[0]]), self._there(steps[used])] = found
+
+    def _of_vocabulary(self, features: Tensor, words: Tensor) -> Tensor:
+        """Log-probabilities (R, n, W) of words (W,) among the whole vocabulary."""
+        parts = []
+        for part in features.flatten(0, 1).split(VOCABULARY_ROWS):
+            logits = self.decoder.output_layer(part).float()
+            parts.append(logits[:, words] - logits.logsumexp(-1, keepdim=True))
+        return torch.cat(parts).view(*features.shape[:2], -1)
+
+    def _there(self, numbers: np.ndarray) -> Tensor:
+        return to_device(numbers, self.device)
+
+
+def _sums(log_probs: Tensor, steps: Tensor) -> Tensor:
+    """Sums (R, n) of log-probabilities (R, E + 1) over steps (n, M), in their order.
+
+    In that order no rounding lifts an answer above its prefix, which a search for the best relies on.
+    """
+    total = log_probs[:, steps[:, 0]]
+    for column in steps.unbind(1)[1:]:
+        total = total + log_probs[:, column]
+    return total

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.errors import DataError
@@ -16,14 +17,14 @@ from unival.modeling.batch_facts import TargetFacts, code_flags
 from unival.modeling.config import ModelConfig
 from unival.modeling.decoder_state import DecoderState
 from unival.modeling.encoder_output import EncoderOutput
-from unival.modeling.layers import DecoderLayer, KeyValueCache, drop_path_rates
+from unival.modeling.layers import BranchCache, DecoderLayer, KeyValueCache, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, code_positions, product_bias, relative_bias
 from unival.modeling.stacks import decoder_layers
 
 
 class Decoder(RelativeTables):
-    """See :meth:`forward`, and :meth:`start`, :meth:`step`, :meth:`prefill` for generation."""
+    """See :meth:`forward`, and :meth:`start`, :meth:`step`, :meth:`prefill`, :meth:`branch` for generation."""
 
     image_position_idx: Tensor
 
@@ -90,9 +91,11 @@ class Decoder(RelativeTables):
         extra = {"inner_states": [s.transpose(0, 1) for s in states]}  # the engine has time first
         return (x if features_only else self.output_layer(x)), extra
 
-    def output_layer(self, features: Tensor) -> Tensor:
-        """Features (..., D) -> logits (..., V)."""
-        return self.output_projection(features)
+    def output_layer(self, features: Tensor, words: Tensor | None = None) -> Tensor:
+        """Features (..., D) -> logits (..., V), or (..., W) of some words (W,) int64 alone."""
+        if words is None:
+            return self.output_projection(features)
+        return F.linear(features, self.output_projection.weight[words])
 
     def _embed(self, tokens: Tensor, position: Tensor, code_masks: Tensor | None) -> Tensor:
         x = self.embed_scale * self.embed_tokens(tokens)
@@ -187,26 +190,56 @@ class Decoder(RelativeTables):
         )
 
     @torch.no_grad()
-    def prefill(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Feed tokens (R, U) that follow what ``state`` has seen; return logits (R, U, V)."""
+    def prefill(self, tokens: Tensor, state: DecoderState, features_only: bool = False) -> Tensor:
+        """Feed tokens (R, U) that follow what ``state`` has seen; return logits (R, U, V), or features (R, U, D)."""
         rows, length = tokens.shape
         state.check(rows, length)
         at, end = state.length, state.length + length
-        biases = relative_bias(state.row_wise(state.index)[:, at:end, :end], state.tables)
-        biases = biases.unflatten(1, (len(self.layers), -1))
+        index = state.row_wise(state.index)[:, at:end, :end]
         absolute = state.row_wise(state.self_bias)[:, :, at:end, :end]
         cross = state.cross_bias[:, :, at:end]
         ahead = torch.ones(length, end, dtype=torch.bool, device=tokens.device).triu(at + 1)
-        position = state.row_wise(state.position)[:, at:end]
-        x = self._embed(tokens, position, state.row_code_masks())
+        blocked = ahead if length > 1 else None  # a single token comes last and sees all
+        x = self._embed(tokens, state.row_wise(state.position)[:, at:end], state.row_code_masks())
+        x = self._step_layers(x, index, absolute, cross, blocked, state, state.caches)
+        state.length = end
+        return x if features_only else self.output_layer(x)
+
+    @torch.no_grad()
+    def branch(self, tokens: Tensor, at: Tensor, blocked: Tensor, state: DecoderState) -> Tensor:
+        """Return features (R, U, D) of text tokens (R, U) that are several continuations of what ``state`` has seen.
+
+        at (R, U) int64: the position of each; blocked (R, U, L + U) bool: what a token may not see of the L tokens of
+        the state and of the U given. The state keeps none of them, so that other continuations can follow.
+        """
+        rows, seen = len(tokens), state.length
+        group = torch.arange(rows, device=at.device)[:, None]
+        group = group if state.cross_bias.size(0) > 1 else torch.zeros_like(group)
+        keys = torch.cat([torch.arange(seen, device=at.device).expand(rows, -1), at], 1)
+        pairs = at[:, :, None], keys[:, None]
+        absolute = state.self_bias[0][:, pairs[0], pairs[1]].transpose(0, 1)
+        cross = state.cross_bias[group, :, at].transpose(1, 2)
+        x = self._embed(tokens, state.position[0][at], None)
+        caches = [BranchCache(cache) for cache in state.caches]
+        return self._step_layers(x, state.index[0][pairs], absolute, cross, blocked[:, None], state, caches)
+
+    def _step_layers(
+        self,
+        x: Tensor,
+        index: Tensor,
+        absolute: Tensor,
+        cross: Tensor,
+        blocked: Tensor | None,
+        state: DecoderState,
+        caches: Sequence[KeyValueCache],
+    ) -> Tensor:
+        biases = relative_bias(index, state.tables).unflatten(1, (len(self.layers), -1))
         for i, layer in enumerate(self.layers):
             bias = absolute + biases[:, i]
-            bias = mask_bias(bias, ahead) if length > 1 else bias  # a single token comes last and sees all
+            bias = bias if blocked is None else mask_bias(bias, blocked)
             prefix = None if state.prefix is None else state.prefix[i]
-            x = layer(x, bias, state.memory[i], cross, prefix, state.caches[i], at)
-        state.length = end
-        x = x if self.layer_norm is None else self.layer_norm(x)
-        return self.output_layer(x)
+            x = layer(x, bias, state.memory[i], cross, prefix, caches[i], state.length)
+        return x if self.layer_norm is None else self.layer_norm(x)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Feed one token per row (R,); return the logits of the next (R, V)."""

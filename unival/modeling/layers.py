@@ -135,6 +135,16 @@ class KeyValueCache:
         self.k, self.v = self.k.index_select(0, rows), self.v.index_select(0, rows)
 
 
+class BranchCache(KeyValueCache):
+    """What another cache holds, in front of keys and values that are not kept."""
+
+    def __init__(self, kept: KeyValueCache) -> None:
+        self.k, self.v = kept.k, kept.v
+
+    def write(self, k: Tensor, v: Tensor, start: int) -> KeyValue:
+        return torch.cat([self.k[:, :, :start], k], 2), torch.cat([self.v[:, :, :start], v], 2)
+
+
 class DecoderLayer(Layer):
     def __init__(self, config: TransformerConfig, peft: PeftConfig, drop_path: float) -> None:
         super().__init__(config, peft, "decoder", drop_path)

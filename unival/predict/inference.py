@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
-from unival.generate import GenerationSettings, Hypothesis, generate, rank_candidates
+from unival.generate import AnswerTree, GenerationSettings, Hypothesis, generate, rank_candidates
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.answers import encode_answer
 from unival.vocabulary.vocabulary import Vocabulary
@@ -81,6 +81,8 @@ class Inference:
         self.settings = GenerationSettings.of({**spec.decoding(options), **(settings or {})})
         self.constraint = None if self.mode == "open" else spec.constraint(options, vocabulary)
         self._candidate_tokens = [encode_answer(vocabulary, text) for text in self.candidates or ()]
+        ranks = self.mode == "allcand"
+        self._tree = AnswerTree(self._candidate_tokens, self.constraint) if ranks else None
 
     def describe(self) -> dict[str, Any]:
         """Mode, closed list and decoding settings, for the result file."""
@@ -152,11 +154,10 @@ class Inference:
         return self.spec.decode(tokens, asked, self.vocabulary, self.options)
 
     def _rank(self, model: nn.Module, batch: Mapping[str, Any], n_best: int) -> list[Prediction]:
-        assert self.candidates is not None
+        assert self.candidates is not None and self._tree is not None
         prefixes = [self._prefix(batch, row) for row in range(len(batch["id"]))]
-        scores = rank_candidates(
-            model, batch["net_input"], self._candidate_tokens, prompts=prefixes, constraint=self.constraint
-        )
+        best = n_best if n_best < len(self.candidates) else None
+        scores = rank_candidates(model, batch["net_input"], self._tree, prompts=prefixes, best=best)
         predictions = []
         for row, values in enumerate(scores):
             order = values.argsort(descending=True, stable=True)[:n_best].tolist()
