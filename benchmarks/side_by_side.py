@@ -17,11 +17,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from step_units import Side, step
+from step_units import step
+from turns import Run, Side
 
 BATCH, PROMPT, CAPTION = 2, 8, 16
 
@@ -74,7 +74,7 @@ def nanovlm() -> tuple[Any, dict[str, Any]]:
     return Model(), {"pictures": torch.randn(BATCH, 3, 224, 224), "tokens": tokens, "labels": labels}
 
 
-def other(name: str, precision: str) -> Callable[[], None]:
+def other(name: str, precision: str) -> Run:
     """An update of ``name`` as its users make it."""
     import torch
 
@@ -122,9 +122,9 @@ def main() -> int:
             rounds = [[side.measure() for side in sides] for _ in range(args.rounds)]
             for side in sides:
                 side.end()
-            theirs, ours = (statistics.median(turn[k][0] for turn in rounds) / BATCH for k in (0, 1))
-            ratio = statistics.median(turn[0][0] / turn[1][0] for turn in rounds)
-            peaks = [f"{rounds[-1][k][2]:.2f} GB" for k in (0, 1)]
+            theirs, ours = (statistics.median(turn[k].user for turn in rounds) / BATCH for k in (0, 1))
+            ratio = statistics.median(turn[0].user / turn[1].user for turn in rounds)
+            peaks = [f"{rounds[-1][k].peak:.2f} GB" for k in (0, 1)]
             cells = (name, str(pixels), precision, f"{theirs:.2f}", f"{ours:.2f}", f"{ratio:.2f}", *peaks)
             print(f"| {' | '.join(cells)} |", flush=True)
     return 0

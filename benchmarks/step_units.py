@@ -15,15 +15,12 @@ its measurement on two cores of an AMD Zen 4 by the same method (data, not run h
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import resource
 import statistics
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
-from multiprocessing.connection import Connection
 from typing import Any
+
+from turns import Run, Side, compare
 
 SOURCE, TARGET, VOCABULARY = 8, 16, 59457
 REFERENCE = {
@@ -44,7 +41,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def unit() -> Callable[[], None]:
+def unit() -> Run:
     """One T."""
     import timm
     import torch
@@ -92,7 +89,7 @@ def as_before() -> None:
     optim.FP16Optimizer = fp16_optimizer.FP16Optimizer
 
 
-def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> Callable[[], None]:
+def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> Run:
     """An update through the engine's optimizer of that name, as its trainer builds it."""
     import torch
     from fairseq import optim
@@ -145,47 +142,6 @@ def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> C
     return run
 
 
-def serve(pipe: Connection, threads: int, make: Callable[..., Callable[[], None]], *arguments: Any) -> None:
-    """Make what is measured and run it once for each word from the other side; answer (user, system) seconds and the
-    peak memory in GB."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
-    run = make(*arguments)
-    run()  # buffers and kernels come into being
-    while True:
-        pipe.send(True)
-        if not pipe.recv():
-            return
-        before = resource.getrusage(resource.RUSAGE_SELF)
-        run()
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        pipe.send((after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime, after.ru_maxrss / 1e6))
-
-
-class Side:
-    """A process that measures one thing."""
-
-    def __init__(self, threads: int, make: Callable[..., Callable[[], None]], *arguments: Any) -> None:
-        self.pipe, other = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=serve, args=(other, threads, make, *arguments), daemon=True)
-        self.process.start()
-        other.close()
-        self.pipe.recv()
-
-    def measure(self) -> tuple[float, float, float]:
-        self.pipe.send(True)
-        figures = self.pipe.recv()
-        self.pipe.recv()
-        return figures
-
-    def end(self) -> None:
-        self.pipe.send(False)
-        self.process.join()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -204,22 +160,13 @@ def main() -> int:
             sides = {
                 manner: Side(args.threads, step, kind, precision, manner) for manner in ("before", "now")
             }
-            ratios: dict[str, list[float]] = {manner: [] for manner in sides}
-            system: dict[str, list[float]] = {manner: [] for manner in sides}
-            peaks = dict.fromkeys(sides, 0.0)
-            for _ in range(args.rounds):
-                one = yardstick.measure()[0]
-                for manner, side in sides.items():
-                    user, kernel, peaks[manner] = side.measure()
-                    ratios[manner].append(user / one)
-                    system[manner].append(kernel)
-            for side in sides.values():
-                side.end()
-            cells = [f"{statistics.median(found):.3g} T" for found in ratios.values()]
-            cells += [f"{statistics.median(found):.2f} s" for found in system.values()]
-            cells += [f"{peak:.2f} GB" for peak in peaks.values()]
+            found = compare(yardstick, sides, args.rounds)
+            cells = [f"{taken.user:.3g} T" for taken in found]
+            cells += [f"{taken.system:.2f} s" for taken in found] + [
+                f"{taken.peak:.2f} GB" for taken in found
+            ]
             print(f"| {kind} | {precision} | {' | '.join(cells)} | {REFERENCE[kind]} |", flush=True)
-    one = statistics.median(yardstick.measure()[0] for _ in range(2))
+    one = statistics.median(yardstick.measure().user for _ in range(2))
     yardstick.end()
     print(f"\nT = {one:.2f} user seconds here, {args.threads} thread(s)")
     return 0
