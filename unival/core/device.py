@@ -39,9 +39,19 @@ def computes_bfloat16(device: str | None = None) -> bool:
 
     if device_named(device).startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_said_of_cpu("flags").split())
+
+
+def cpu_vendor() -> str:
+    """Return the vendor as the processor names it ("AuthenticAMD", "GenuineIntel"); "" where the system is silent."""
+    return _said_of_cpu("vendor_id")
+
+
+def _said_of_cpu(name: str) -> str:
+    """What Linux says of the first processor under ``name``; "" where there is no such line."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
+            lines = (line.partition(":") for line in file)
+            return next((value.strip() for key, _, value in lines if key.strip() == name), "")
     except OSError:
-        return False
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split())
+        return ""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
+from unival.modeling.products import Linear
 
 BACKENDS = ("sdpa", "naive")
 _backend = "sdpa"
@@ -92,10 +93,10 @@ class MultiheadAttention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.scale = (width // heads * scale_factor) ** -0.5
         self.c_attn = nn.Parameter(torch.ones(heads)) if scale_heads else None
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.q_proj = Linear(width, width)
+        self.out_proj = Linear(width, width)
         self.q_norm = nn.LayerNorm(width) if qk_norm else None
         self.k_norm = nn.LayerNorm(width) if qk_norm else None
 

@@ -20,6 +20,7 @@ from unival.modeling.encoder_output import EncoderOutput
 from unival.modeling.layers import BranchCache, DecoderLayer, KeyValueCache, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, code_positions, product_bias, relative_bias
+from unival.modeling.products import Linear
 from unival.modeling.stacks import decoder_layers
 
 
@@ -52,7 +53,7 @@ class Decoder(RelativeTables):
         rates = drop_path_rates(c.decoder_drop_path_rate, c.decoder_layers)
         self.layers = nn.ModuleList(DecoderLayer(c, config.peft, rate) for rate in rates)
         self.layer_norm = nn.LayerNorm(width) if c.decoder_normalize_before else None
-        self.output_projection = nn.Linear(width, config.vocab_size, bias=False)
+        self.output_projection = Linear(width, config.vocab_size, bias=False)
         if c.share_decoder_input_output_embed:
             self.output_projection.weight = embed_tokens.weight
         self._add_tables(c.decoder_layers, heads, c.token_bucket_size, c.image_bucket_size)

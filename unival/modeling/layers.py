@@ -14,20 +14,22 @@ from torch import Tensor, nn
 from unival.modeling.attention import MultiheadAttention
 from unival.modeling.config import PeftConfig, TransformerConfig
 from unival.modeling.peft import build_adapter
+from unival.modeling.products import Linear, own_way
 
 KeyValue = tuple[Tensor, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Maps (B, C, h, w) with the channels innermost in memory, of equal values; on CPUs in bfloat16 alone.
+    """Maps (B, C, h, w) with the channels innermost in memory, of equal values; on CPUs in bfloat16, and in float32
+    without gradients where the processor gains (:func:`unival.modeling.products.own_way`).
 
     Matrix units of GPUs and CPUs read them in that order: cuDNN and oneDNN would turn every map around before and
     after each convolution, and BatchNorm of the other order is slow. In float32 on a CPU the sums of the other order
-    leave the reference's gradients (2e-5 of their norm), for a gain that is not proven. Grouped 3-D convolutions gain
+    leave the reference's gradients (2e-5 of their norm). Grouped 3-D convolutions gain
     nothing (docs/performance.md).
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32:
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not own_way(x):
         return x
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -62,8 +64,8 @@ class Layer(nn.Module):
         self.normalize_before = getattr(config, f"{side}_normalize_before")
         self.self_attn = self._attention(config, width, heads)
         self.self_attn_layer_norm = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, width)
+        self.fc1 = Linear(width, inner)
+        self.fc2 = Linear(inner, width)
         self.ffn_layernorm = nn.LayerNorm(inner) if config.scale_fc else None
         self.final_layer_norm = nn.LayerNorm(width)
         self.w_resid = nn.Parameter(torch.ones(width)) if config.scale_resids else None

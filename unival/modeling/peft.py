@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.modeling.config import LORA_TARGETS, PeftConfig
+from unival.modeling.products import Linear
 
 PREFIX_DROPOUT = 0.2
 
@@ -46,7 +47,7 @@ def build_adapter(config: PeftConfig, width: int, side: str) -> Adapter | SplitA
     return (SplitAdapter if split else Adapter)(width, config.adapter_dim)
 
 
-class LoraLinear(nn.Linear):
+class LoraLinear(Linear):
     """A matrix with a low-rank addition (Hu et al., LoRA, 2021): W x + (alpha / rank) B A x.
 
     B begins at zero, so that the model begins as the one without additions. Weight and bias keep their names.
@@ -66,7 +67,7 @@ class LoraLinear(nn.Linear):
 
     def folded(self) -> nn.Linear:
         """The matrix with the addition in it."""
-        plain = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        plain = Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
         added = self.factor * self.lora_b.float() @ self.lora_a.float()
         plain.weight = nn.Parameter((self.weight.float() + added).to(self.weight.dtype))
         plain.bias = self.bias
