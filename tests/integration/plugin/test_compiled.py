@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 import torch
-from torch._inductor import config as inductor
 
 import unival.plugin  # noqa: F401
 from tests.support.checks import weights
@@ -43,8 +42,8 @@ def test_a_compiled_run_is_the_run_as_written(train, tables):
     assert len(again.losses()) == 12 and "compilation" not in again.text
 
 
-def test_without_a_compiler_the_run_goes_on(caplog, as_written):
-    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), caplog.at_level(logging.WARNING):
+def test_without_a_compiler_the_run_goes_on(train, tables, caplog, as_written):
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}), caplog.at_level(logging.WARNING):
         assert not set_compiled(True, CPU)
     assert "--compile: nothing can be compiled for the cpu here (" in caplog.text
     assert "no-such-compiler" in caplog.text and "The run goes on without it" in caplog.text
@@ -55,9 +54,9 @@ def test_a_region_that_cannot_be_compiled_runs_as_written(monkeypatch, caplog, a
     monkeypatch.setattr("unival.tasks.compiling._obstacle", lambda device: "")
     network = next(region for region in REGIONS if region.function.__name__ == "whole_network")
     set_compiled(True, CPU)
-    module, x = torch.nn.GELU(), torch.randn(5, 3)
+    module, x = torch.nn.Linear(3, 3), torch.randn(5, 3)
     without = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
-    with inductor.patch(without), caplog.at_level(logging.WARNING):
+    with torch._inductor.config.patch(without), caplog.at_level(logging.WARNING):
         assert torch.equal(network(module, x), module(x))
     assert "'whole_network' cannot be compiled" in caplog.text
     assert network.compiled is None
