@@ -19,7 +19,6 @@ import unival.models.ema
 import unival.models.parallel
 import unival.models.unival
 import unival.tasks.base
-import unival.tasks.compiling
 import unival.tasks.continuing
 import unival.tasks.ending
 import unival.tasks.engine
