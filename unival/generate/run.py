@@ -20,17 +20,19 @@ from unival.generate.sample import sample
 from unival.generate.settings import GenerationSettings, Hypothesis
 from unival.generate.trie import Trie
 from unival.modeling.encoder_output import EncoderOutput
+from unival.modeling.products import generating
 
 TARGET_INPUTS = ("prev_output_tokens", "code_masks")
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode for the block; a model in training is put back."""
+    """Evaluation mode and the processor's own products for the block; a model in training is put back."""
     training = model.training
     model.eval()
     try:
-        yield
+        with generating():
+            yield
     finally:
         model.train(training)
 

@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 
 def channels_last(x: Tensor) -> Tensor:
     """Maps (B, C, h, w) with the channels innermost in memory, of equal values; on CPUs in bfloat16, and in float32
-    without gradients where the processor gains (:func:`unival.modeling.products.own_way`).
+    in generation where the processor gains (:func:`unival.modeling.products.own_way`).
 
     Matrix units of GPUs and CPUs read them in that order: cuDNN and oneDNN would turn every map around before and
     after each convolution, and BatchNorm of the other order is slow. In float32 on a CPU the sums of the other order

@@ -1,6 +1,10 @@
-"""Linear layers whose products, without gradients, are those that the processor at hand computes fastest."""
+"""Linear layers whose products, in generation, are those that the processor at hand computes fastest."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +20,25 @@ FEW_ROWS = 8  # with 17, the turned product is slower than torch's own
 TORCH_IS_SLOW = cpu_vendor() == "AuthenticAMD" and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+# Only what ends in tokens: logits and losses that are compared with the reference's keep its sums to the last digits.
+_generating: ContextVar[bool] = ContextVar("generating", default=False)
+
+
+@contextmanager
+def generating() -> Iterator[None]:
+    """Allow the processor's own way for the block, in this thread."""
+    token = _generating.set(True)
+    try:
+        yield
+    finally:
+        _generating.reset(token)
+
+
 def own_way(x: Tensor) -> bool:
-    """Whether ``x`` is float32 on a processor of AMD and gets no gradient: with gradients all stays as recorded."""
+    """Whether ``x`` is float32 on a processor of AMD, in a generation and without gradients."""
     return (
-        not torch.is_grad_enabled()
+        _generating.get()
+        and not torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and TORCH_IS_SLOW

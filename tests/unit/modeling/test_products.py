@@ -1,4 +1,4 @@
-"""Products without gradients, by the way of each processor; the way of AMD's runs on any that has oneDNN."""
+"""Products in generation, by the way of each processor; the way of AMD's runs on any that has oneDNN."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_values_and_shapes_are_those_of_torch(slow, shape, leading, biased):
     torch.manual_seed(0)
     layer = products.Linear(shape[1], shape[0], bias=biased)
     x = torch.randn(*leading, 2 * shape[1])[..., ::2]  # not contiguous
-    with torch.no_grad():
+    with torch.no_grad(), products.generating():
         got, want = layer(x), F.linear(x, layer.weight, layer.bias)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)  # measured 2.4e-7
 
@@ -38,6 +38,8 @@ def test_gradients_keep_the_way_of_torch(slow):
     maps = torch.randn(1, 8, 4, 4)
     assert channels_last(maps) is maps
     with torch.no_grad():
+        assert channels_last(maps) is maps, "no generation: logits keep the reference's sums"
+    with torch.no_grad(), products.generating():
         assert channels_last(maps).is_contiguous(memory_format=torch.channels_last) == slow
 
 
@@ -46,7 +48,11 @@ def test_other_types_keep_the_way_of_torch(slow, context):
     """bfloat16 weights, and float32 weights under autocast."""
     layer = products.Linear(8, 12).to(context)
     x = torch.randn(5, 8).to(context)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=context == torch.float32):
+    with (
+        torch.no_grad(),
+        products.generating(),
+        torch.autocast("cpu", torch.bfloat16, enabled=context == torch.float32),
+    ):
         got, want = layer(x), F.linear(x, layer.weight, layer.bias)
     assert got.dtype == torch.bfloat16
     assert torch.equal(got, want)
