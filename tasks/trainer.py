@@ -18,7 +18,6 @@ from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
-from unival.core.allocator import keep_freed_memory
 from unival.core.files import make_folder
 from unival.core.modalities import FLOAT32_KEYS, NAMES
 from unival.core.seeding import rng_for
@@ -73,8 +72,6 @@ class UnivalTrainer(Trainer):
         logger.info(task.plan(cfg, per_epoch, total))
         WATCHDOG.limit, WATCHDOG.together = task.cfg.hang_timeout, self.data_parallel_world_size > 1
         WATCHDOG.reading = task.being_read
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self._total = task.total = total
         self._iterator: Any = None
         self._any_rank_stops = False
