@@ -8,7 +8,8 @@ scaling, clipping to 1.0, Adam; 8 source and 16 target tokens, token table froze
 model also has the image network, as the released ones do; "quickstart" is the small model of configs/tiny, 24 pictures
 of 64 pixels, all of it trained. "before" has feature maps as they come and the engine's own Adam. Unit and steps take
 turns in their processes, so that what else the machine does falls on all; times are user CPU seconds, "system" is the
-system's of an update. The column of the reference is its measurement on two cores of an AMD Zen 4 by the same method (data, not run here).
+system's of an update. The column of the reference is its measurement on two cores of
+an AMD Zen 4 by the same method (data, not run here).
 """
 
 from __future__ import annotations
