@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,10 +119,14 @@ def train(todo: list[tuple[Run, int]], jobs: int) -> None:
                 running[begin(run, seed)] = (run, seed)
                 waiting.remove((run, seed))
         child, status, used = os.wait4(-1, 0)
-        if child in running:
-            run, seed = running.pop(child)
-            finish(run, seed, status, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20)
-            wanted.discard((run.name, seed))
+        if child not in running:
+            continue
+        run, seed = running.pop(child)
+        if status:
+            for other in running:
+                os.kill(other, signal.SIGTERM)
+        finish(run, seed, status, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20)
+        wanted.discard((run.name, seed))
 
 
 def ended(target: Path) -> dict[str, object]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -65,3 +67,36 @@ def test_the_last_scores_of_a_run_count(script: ModuleType, tmp_path: Path) -> N
     ]
     (tmp_path / "train_log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     assert script.ended(tmp_path) == {"updates": 40, "scores": {"loss": 2.0, "cider": 0.2}}
+
+
+def test_a_run_waits_for_its_start_and_never_more_than_asked_run(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    alive: list[int] = []
+
+    def begin(run: object, seed: int) -> int:
+        name = str(run.name)  # type: ignore[attr-defined]
+        start = run.start  # type: ignore[attr-defined]
+        assert start is None or (script.folder(start, seed) / "run.json").is_file()
+        begun.append(name)
+        alive.append(len(begun) - len(list(script.folder("x", 1).parent.glob("*/run.json"))))
+        target = script.folder(name, seed)
+        target.mkdir(parents=True)
+        (target / "train_log.jsonl").write_text(
+            json.dumps({"update": 1, "split": "valid", "loss": 1.0}) + "\n"
+        )
+        child = os.fork()
+        if child == 0:
+            time.sleep(0.02)
+            os._exit(1 if name == "text" else 0)
+        return child
+
+    monkeypatch.setattr(script, "begin", begin)
+    todo = [(run, 1) for run in script.RUNS if run.name != "text" and run.start != "text"]
+    script.train(todo, 2)
+    assert sorted(begun) == sorted(run.name for run, _ in todo) and max(alive) == 2
+    script.train(todo, 2)
+    assert len(begun) == len(todo), "what has ended is not made again"
+    with pytest.raises(SystemExit, match="text, seed 1, ended with status"):
+        script.train([(script.Run("text", "text"), 1)], 2)
