@@ -17,7 +17,7 @@ import statistics
 import sys
 from typing import Any
 
-from turns import Run, Side, compare
+from turns import Run, Side, before_and_now
 
 SOURCE, TOKENS, BEAM, PIXELS, VOCABULARY = 8, 16, 5, 384, 59457
 REFERENCE = {
@@ -93,10 +93,7 @@ def main() -> int:
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for batch in args.batch:
         for precision in args.precision:
-            sides = {
-                manner: Side(args.threads, search, batch, precision, manner) for manner in ("before", "now")
-            }
-            found = compare(yardstick, sides, args.rounds)
+            found = before_and_now(yardstick, args.threads, args.rounds, search, batch, precision)
             cells = [f"{taken.user / int(batch):.3g} E" for taken in found]
             cells += [f"{taken.peak:.2f} GB" for taken in found]
             print(

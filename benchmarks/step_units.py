@@ -20,7 +20,7 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from turns import Run, Side, compare
+from turns import Run, Side, before_and_now
 
 SOURCE, TARGET, VOCABULARY = 8, 16, 59457
 REFERENCE = {
@@ -84,7 +84,7 @@ def as_before() -> None:
     import unival.plugin  # noqa: F401
     from unival.modeling import audio, frontend
 
-    frontend.channels_last = audio.channels_last = lambda x: x
+    frontend.channels_last = audio.channels_last = lambda x, **_: x
     optim.OPTIMIZER_REGISTRY["adam"] = adam.FairseqAdam
     optim.FP16Optimizer = fp16_optimizer.FP16Optimizer
 
@@ -154,10 +154,7 @@ def main() -> int:
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for kind in args.only:
         for precision in args.precision:
-            sides = {
-                manner: Side(args.threads, step, kind, precision, manner) for manner in ("before", "now")
-            }
-            found = compare(yardstick, sides, args.rounds)
+            found = before_and_now(yardstick, args.threads, args.rounds, step, kind, precision)
             cells = [f"{taken.user:.3g} T" for taken in found]
             cells += [f"{taken.system:.2f} s" for taken in found] + [
                 f"{taken.peak:.2f} GB" for taken in found

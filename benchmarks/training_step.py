@@ -42,7 +42,7 @@ def maps_in(layout: str) -> Iterator[None]:
     """Feature maps as the model chooses (channels last), or as they come."""
     before = frontend.channels_last
     if layout == "contiguous":
-        frontend.channels_last = audio.channels_last = lambda x: x
+        frontend.channels_last = audio.channels_last = lambda x, **_: x
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import resource
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -69,15 +69,16 @@ class Side:
         self.process.join()
 
 
-def compare(yardstick: Side, sides: Mapping[str, Side], rounds: int) -> list[Taken]:
-    """Let yardstick and sides take turns, and end the sides; return for each side the medians of its seconds, the
-    user's in units of the yardstick's in the same round, and its peak memory."""
-    found: dict[str, list[Taken]] = {name: [] for name in sides}
+def before_and_now(yardstick: Side, threads: int, rounds: int, make: Make, *arguments: Any) -> list[Taken]:
+    """Let the yardstick and both manners of a run, its last argument, take turns; return for "before" and "now" the
+    medians of the seconds, the user's in units of the yardstick's in the same round, and of the peak memory."""
+    sides = [Side(threads, make, *arguments, manner) for manner in ("before", "now")]
+    found: list[list[Taken]] = [[] for _ in sides]
     for _ in range(rounds):
         one = yardstick.measure().user
-        for name, side in sides.items():
+        for side, turns in zip(sides, found, strict=True):
             taken = side.measure()
-            found[name].append(taken._replace(user=taken.user / one))
-    for side in sides.values():
+            turns.append(taken._replace(user=taken.user / one))
+    for side in sides:
         side.end()
-    return [Taken(*map(statistics.median, zip(*turns, strict=True))) for turns in found.values()]
+    return [Taken(*map(statistics.median, zip(*turns, strict=True))) for turns in found]

@@ -27,13 +27,11 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "transformer": ("--freeze-image-encoder",),
     "LoRA, attention": ("--lora", "--lora-rank=8", "--lr=5e-3"),
     "LoRA, attention and feed-forward": (
-        *(
-            "--lora",
-            "--lora-rank=16",
-            "--lora-alpha=32",
-            "--lora-targets=attention,feed_forward",
-            "--lr=5e-3",
-        ),
+        "--lora",
+        "--lora-rank=16",
+        "--lora-alpha=32",
+        "--lora-targets=attention,feed_forward",
+        "--lr=5e-3",
     ),
 }
 

@@ -109,9 +109,8 @@ class _Ranking:
             going = np.flatnonzero((chosen >= 0).any(1))
             if not len(going):
                 break
-            if 2 * len(going) <= len(
-                chosen
-            ):  # leaving copies the memory: rows that are done wait for each other
+            # leaving copies the memory: rows that are done wait for each other
+            if 2 * len(going) <= len(chosen):
                 self._keep(going)
                 waiting, chosen = waiting[going], chosen[going]
             row, column = np.nonzero(chosen >= 0)

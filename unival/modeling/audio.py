@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from unival.errors import ConfigError, DataError, nearest
 from unival.modeling.config import SOUND_PICTURE, AudioConfig
 from unival.modeling.layers import channels_last
-from unival.modeling.products import own_way
 
 SAMPLE_RATE, WINDOW, FMIN, FMAX = 48000, 1024, 50, 14000
 AMIN = 1e-10  # smallest power before the logarithm
@@ -164,9 +163,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # a map of one channel has no order that the first convolution could keep
-        x = self.conv1(x)
-        # the other order's sums in float32 would take features of sounds from 4e-6 to 2e-5 off the reference's
-        x = F.relu(self.bn1(x if own_way(x) else channels_last(x)))
+        # In float32 the other order's sums would take features of sounds from 4e-6 to 2e-5 off the reference's.
+        x = F.relu(self.bn1(channels_last(self.conv1(x), in_generation=False)))
         return F.relu(self.bn2(self.conv2(x))) if self.pair else x
 
 

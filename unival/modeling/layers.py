@@ -20,16 +20,16 @@ KeyValue = tuple[Tensor, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
-def channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor, in_generation: bool = True) -> Tensor:
     """Maps (B, C, h, w) with the channels innermost in memory, of equal values; on CPUs in bfloat16, and in float32
-    in generation where the processor gains (:func:`unival.modeling.products.own_way`).
+    in generation where the processor gains (:func:`unival.modeling.products.own_way`) unless ``in_generation`` is off.
 
     Matrix units of GPUs and CPUs read them in that order: cuDNN and oneDNN would turn every map around before and
     after each convolution, and BatchNorm of the other order is slow. In float32 on a CPU the sums of the other order
     leave the reference's gradients (2e-5 of their norm). Grouped 3-D convolutions gain
     nothing (docs/performance.md).
     """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not own_way(x):
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not (in_generation and own_way(x)):
         return x
     return x.contiguous(memory_format=torch.channels_last)
 
