@@ -1,8 +1,11 @@
-"""Decoded images to model input: evaluation, training, and grounding with its box."""
+"""Decoded images to model input: evaluation, training, and grounding with its box.
+
+What torchvision does (:mod:`unival.media.augmentation`) is imported where it is done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,8 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from unival.errors import ConfigError
 from unival.media.arguments import needed
@@ -20,10 +21,6 @@ HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Box = tuple[float, float, float, float]
-
-# RandAugment(2, level 7) of the reference: two operations, each applied with probability one half, at
-# 7/10 of the largest enhancement 1.8 + 0.1, shear 0.3, shift 10 pixels and turn 30 degrees.
-_OPERATIONS, _APPLIED, _LEVEL, _FILL = 2, 0.5, 0.7, [128.0]
 
 
 class Grounded(NamedTuple):
@@ -57,7 +54,9 @@ def image_eval(
     image = _rgb(image)
     if resize:
         return _normalised(_resized(image, size, size, backend), mean, std)
-    return _normalised(F.center_crop(F.pil_to_tensor(image), [size, size]), mean, std)
+    from unival.media.augmentation import centre_crop
+
+    return _normalised(centre_crop(_pixels(image), size), mean, std)
 
 
 def image_train(
@@ -80,9 +79,11 @@ def image_train(
     """
     if not augment or not resize:
         return image_eval(image, size, mean, std, resize=resize, backend=backend)
+    from unival.media.augmentation import centre_crop, rand_augment
+
     rng = needed(rng)
     scaled = _random_short_side(_rgb(image), size, top_scale, rng, backend)
-    return _normalised(rand_augment(F.center_crop(scaled, [size, size]), rng), mean, std)
+    return _normalised(rand_augment(centre_crop(scaled, size), rng), mean, std)
 
 
 def grounding_eval(
@@ -158,50 +159,6 @@ def scale_range(size: int, top_scale: int | None = None) -> tuple[int, int]:
     return top, max(round(top * 1.4), size)
 
 
-def rand_augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """RandAugment with the reference's ten operations on uint8 (3, h, w); see the constants above."""
-    for operation in rng.choice(len(_AUGMENTATIONS), _OPERATIONS):
-        applied, sign = rng.random() < _APPLIED, -1.0 if rng.random() < 0.5 else 1.0
-        if applied:
-            pixels = _AUGMENTATIONS[operation](pixels, sign)
-    return pixels
-
-
-def _affine(
-    pixels: Tensor,
-    *,
-    angle: float = 0.0,
-    shift: tuple[float, float] = (0.0, 0.0),
-    shear: tuple[float, float] = (0.0, 0.0),
-) -> Tensor:
-    degrees = [float(np.degrees(np.arctan(value))) for value in shear]
-    return F.affine(
-        pixels,
-        angle=angle,
-        translate=[round(value) for value in shift],
-        scale=1.0,
-        shear=degrees,
-        interpolation=InterpolationMode.BILINEAR,
-        fill=_FILL,
-        # The reference shears from the corner and turns about the centre.
-        center=[0.0, 0.0] if any(shear) else None,
-    )
-
-
-_AUGMENTATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
-    lambda pixels, sign: pixels,
-    lambda pixels, sign: F.autocontrast(pixels),
-    lambda pixels, sign: F.equalize(pixels),
-    lambda pixels, sign: F.adjust_brightness(pixels, _LEVEL * 1.8 + 0.1),
-    lambda pixels, sign: F.adjust_sharpness(pixels, _LEVEL * 1.8 + 0.1),
-    lambda pixels, sign: _affine(pixels, shear=(sign * _LEVEL * 0.3, 0.0)),
-    lambda pixels, sign: _affine(pixels, shear=(0.0, sign * _LEVEL * 0.3)),
-    lambda pixels, sign: _affine(pixels, shift=(sign * _LEVEL * 10, 0.0)),
-    lambda pixels, sign: _affine(pixels, shift=(0.0, sign * _LEVEL * 10)),
-    lambda pixels, sign: _affine(pixels, angle=sign * _LEVEL * 30),
-)
-
-
 def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -209,8 +166,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _resized(image: Image.Image, width: int, height: int, backend: str) -> Tensor:
     """uint8 (3, height, width) by one of ``RESIZE_BACKENDS`` (unival/specs/options.py)."""
     if backend == "torchvision":
-        return F.resize(F.pil_to_tensor(image), [height, width], InterpolationMode.BICUBIC, antialias=True)
-    return F.pil_to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
+        from unival.media.augmentation import resized
+
+        return resized(_pixels(image), [height, width])
+    return _pixels(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """RGB -> uint8 (3, height, width)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _random_short_side(
@@ -241,8 +205,8 @@ def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) 
 @lru_cache(maxsize=8)
 def _normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """What each of the 256 values of a pixel becomes in each channel, float32 (3, 256)."""
-    levels = torch.arange(256, dtype=torch.float32).div(255).expand(3, 1, 256)
-    return F.normalize(levels, list(mean), list(std))[:, 0].numpy()
+    levels = torch.arange(256, dtype=torch.float32).div(255).expand(3, 256)
+    return levels.sub(torch.tensor(mean)[:, None]).div(torch.tensor(std)[:, None]).numpy()
 
 
 def _scale_box(box: Sequence[float], ratio: tuple[float, float]) -> Box:

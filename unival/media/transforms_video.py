@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from unival.core.seeding import torch_seeded
 from unival.media.arguments import needed, one_of
+from unival.media.augmentation import centre_crop, resized
 from unival.media.transforms_image import HALF, normalised
 
 FRAME_RESIZE = ("none", "short_side", "square")
@@ -39,10 +39,10 @@ def video_eval(
         height, width = clip.shape[-2:]
         short = min(height, width)
         target = [max(size, round(height * size / short)), max(size, round(width * size / short))]
-        clip = F.resize(clip, target, InterpolationMode.BICUBIC, antialias=True)
+        clip = resized(clip, target)
     elif frame_resize == "square":
-        clip = F.resize(clip, [size, size], InterpolationMode.BICUBIC, antialias=True)
-    return _finished(F.center_crop(clip, [size, size]), mean, std)
+        clip = resized(clip, [size, size])
+    return _finished(centre_crop(clip, size), mean, std)
 
 
 def video_train(

@@ -74,7 +74,7 @@ def load_media(
     if ``use_dataaug`` is on (left open, it is on in pretraining). Evaluation draws from ``rng`` only when the
     options ask for random frames or crops. Raises DataError and MediaError.
     """
-    from unival.media import transforms_audio, transforms_image, transforms_video
+    from unival.media import transforms_image
 
     reference = media_reference(row, column or modality)
     augment = training and rng is not None and augmenting(options, pretraining)
@@ -98,6 +98,8 @@ def load_media(
         )
         return _example(modality, tensor, size, place)
     if modality == "video":
+        from unival.media import transforms_video
+
         sampling = options.sample_type if drawn else options.eval_sample_type
         frames = media.video(reference, options.num_frames, sampling, rng)
         tensor = transforms_video.video_train(
@@ -112,6 +114,8 @@ def load_media(
             flip=options.video_flip,
         )
         return _example(modality, tensor, (frames.shape[2], frames.shape[1]), place)
+    from unival.media import transforms_audio
+
     wave = media.audio(reference, options.sample_rate)
     random_crop = options.eval_audio_crop == "rand"
     if drawn or random_crop:

@@ -28,7 +28,8 @@ from unival.media import (
     video_eval,
     video_train,
 )
-from unival.media.transforms_image import _AUGMENTATIONS, rand_augment, scale_range
+from unival.media.augmentation import _AUGMENTATIONS, rand_augment
+from unival.media.transforms_image import scale_range
 
 
 def noise(height: int, width: int, frames: int | None = None, seed: int = 0) -> np.ndarray:

@@ -90,19 +90,19 @@ def test_image_networks(name, stride, channels, depth):
 def test_drop_path_of_image_networks():
     """In the three-stage network it rises from 0 in every stage (reference behaviour), else over all blocks."""
 
-    def rates(name, attribute):
+    def rates(name):
         options = {"image_encoder_name": name, "resnet_type": "resnet50", "resnet_drop_path_rate": 0.3}
         with torch.device("meta"):
             network = build_image_encoder(ModelConfig.from_options(**options).image)
         stages = [network.layer1, network.layer2, network.layer3]
         stages += [network.layer4] if name == "timm_resnet" else []
-        return [[getattr(block.drop_path, attribute, 0.0) for block in stage] for stage in stages]
+        return [[block.drop_path.rate for block in stage] for stage in stages]
 
-    three = rates("resnet", "rate")
+    three = rates("resnet")
     assert three[0] == pytest.approx([0.0, 0.15, 0.3])
     assert three[1] == pytest.approx([0.0, 0.1, 0.2, 0.3]) and three[2][0] == 0.0 and three[2][-1] == 0.3
-    whole = [rate for stage in rates("timm_resnet", "drop_prob") for rate in stage]
-    assert whole == sorted(whole) and whole[0] == 0.0 and whole[-1] == pytest.approx(0.3, abs=0.03)
+    whole = [rate for stage in rates("timm_resnet") for rate in stage]
+    assert whole == sorted(whole) and whole[0] == 0.0 and whole[-1] == pytest.approx(0.3)
 
 
 def positions_of(model, size):
