@@ -28,7 +28,7 @@ else:
 REQUIRED = [
     "torch>=2.6",  # tensors, scaled_dot_product_attention with a bias
     "torchvision>=0.21",  # v2 transforms
-    "timm>=1.0",  # image ResNets
+    "timm>=1.0",  # image networks other than the common ResNets
     "av>=13",  # video, and audio that libsndfile cannot read; FFmpeg inside the wheel
     "soundfile>=0.12",  # audio
     "librosa>=0.10",  # mel filter banks

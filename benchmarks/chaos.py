@@ -412,8 +412,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     torch.set_num_threads(1)  # no pool that a fork would leave behind
-    import timm  # noqa: F401
+    import torch._dynamo  # optimizers import it
 
+    import unival.plugin  # noqa: F401  (and the engine: before the forks, which then start at once)
     from unival.datatools.world import render
 
     with tempfile.TemporaryDirectory() as scratch:

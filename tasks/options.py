@@ -93,6 +93,10 @@ class TaskOptions:
         "compute type of the training: auto (bfloat16 with float32 masters where the device has it in hardware, else "
         "float32) or float32; left open: what --bf16 and --fp16 say",
     )
+    compile: bool = _option(
+        False,
+        "train with the model's networks and layers compiled (torch.compile); needs a C++ compiler, on a GPU triton",
+    )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     init_as_reference: bool = _option(
         False, "take them as the reference does: token rows by number, positions not shifted"

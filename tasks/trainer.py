@@ -26,6 +26,7 @@ from unival.launch.stopping import REQUEST, STOPPED
 from unival.launch.watchdog import WATCHDOG
 from unival.modeling.untrained import in_no_file, untrained
 from unival.models.ema import WeightAverage
+from unival.tasks.compiling import set_compiled
 from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
 from unival.tasks.files import LAST, check_room, write_checkpoint
@@ -62,6 +63,7 @@ class UnivalTrainer(Trainer):
         DATA_WAIT.reset()  # likewise
         with batch_norm_kept(model) if cfg.common.bf16 else nullcontext():
             super().__init__(cfg, task, model, criterion, quantizer)
+        set_compiled(task.cfg.compile, self.device)
         if self.data_parallel_world_size > 1:
             with open_dict(cfg.checkpoint):
                 # The engine would hand the contents of the file on as a pickle, which torch refuses to read.

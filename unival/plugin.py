@@ -19,6 +19,7 @@ import unival.models.ema
 import unival.models.parallel
 import unival.models.unival
 import unival.tasks.base
+import unival.tasks.compiling
 import unival.tasks.continuing
 import unival.tasks.ending
 import unival.tasks.engine

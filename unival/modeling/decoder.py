@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unival.errors import DataError
 from unival.modeling.attention import mask_bias
@@ -22,6 +21,7 @@ from unival.modeling.layers import BranchCache, DecoderLayer, KeyValueCache, dro
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, code_positions, product_bias, relative_bias
 from unival.modeling.products import Linear
+from unival.modeling.stacks import decoder_layers
 
 
 class Decoder(RelativeTables):
@@ -73,7 +73,6 @@ class Decoder(RelativeTables):
         the tensors are asked. The second result has inner_states, the input of the first layer and the output of
         each, (U, B, D).
         """
-        c = self.config.transformer
         batch, length = prev_output_tokens.shape
         if facts is None:
             facts = TargetFacts.of(prev_output_tokens, code_masks)
@@ -88,26 +87,8 @@ class Decoder(RelativeTables):
         prefix = self.prefix() if self.prefix is not None else None
 
         x = self._embed(prev_output_tokens, raw, code_masks)
-        states = [x]
-        for i, layer in enumerate(self.layers):
-            # i and layer are bound now: checkpointing calls it again in the backward pass, behind the end of this loop
-            def run(
-                x: Tensor,
-                memory: Tensor,
-                absolute: Tensor,
-                cross: Tensor,
-                i: int = i,
-                layer: nn.Module = layer,
-            ) -> Tensor:
-                bias = mask_bias(absolute + relative_bias(index, self.table(i)), blocked)
-                return layer(x, bias, memory, cross, None if prefix is None else prefix[i])
-
-            if c.checkpoint_activations and self.training:
-                x = checkpoint(run, x, memory, absolute, cross, use_reentrant=False)
-            else:
-                x = run(x, memory, absolute, cross)
-            states.append(x)
-        x = x if self.layer_norm is None else self.layer_norm(x)
+        states = decoder_layers(self, x, memory, absolute, cross, index, blocked, prefix)
+        x = states[-1] if self.layer_norm is None else self.layer_norm(states[-1])
         extra = {"inner_states": [s.transpose(0, 1) for s in states]}  # the engine has time first
         return (x if features_only else self.output_layer(x)), extra
 

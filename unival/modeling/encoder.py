@@ -8,12 +8,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unival.core.modalities import PATCH_TYPES
 from unival.core.transfers import numbers_of
 from unival.errors import ConfigError, DataError
-from unival.modeling.attention import mask_bias
 from unival.modeling.batch_facts import SourceFacts
 from unival.modeling.config import ModelConfig
 from unival.modeling.encoder_output import EncoderOutput
@@ -21,8 +19,9 @@ from unival.modeling.frontend import FrontEnd, build_networks, front_end
 from unival.modeling.joining import Tokens, join, route, sample_tokens
 from unival.modeling.layers import EncoderLayer, drop_path_rates
 from unival.modeling.peft import build_prefix
-from unival.modeling.position import RelativeTables, product_bias, relative_bias
+from unival.modeling.position import RelativeTables, product_bias
 from unival.modeling.sound_picture import SoundPicture
+from unival.modeling.stacks import encoder_layers
 
 
 class Encoder(RelativeTables):
@@ -260,20 +259,8 @@ class Encoder(RelativeTables):
 
         prefix = self.prefix() if self.prefix is not None else None
         visual_length = x.size(1) - length
-        states = [x]
-        for i, layer in enumerate(self.layers):
-            # i and layer are bound now: checkpointing calls it again in the backward pass, behind the end of this loop
-            def run(x: Tensor, absolute: Tensor, i: int = i, layer: nn.Module = layer) -> Tensor:
-                bias = absolute + relative_bias(index, self.table(i))
-                bias = bias if blocked is None else mask_bias(bias, blocked)
-                return layer(x, bias, None if prefix is None else prefix[i], visual_length)
-
-            if c.checkpoint_activations and self.training:
-                x = checkpoint(run, x, absolute, use_reentrant=False)
-            else:
-                x = run(x, absolute)
-            states.append(x)
-        out = x if self.layer_norm is None else self.layer_norm(x)
+        states = encoder_layers(self, x, absolute, index, blocked, prefix, visual_length)
+        out = states[-1] if self.layer_norm is None else self.layer_norm(states[-1])
         return EncoderOutput(out, padding, p, states, any_padding)
 
     def _relative_index(self, visual: list[Tokens], length: int, rows: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from unival.modeling.config import AudioConfig, ImageConfig, ModelConfig, VideoC
 from unival.modeling.image import build_image_encoder
 from unival.modeling.layers import channels_last
 from unival.modeling.position import grid_positions
+from unival.modeling.regions import region
 from unival.modeling.video import build_video_encoder
 
 
@@ -32,6 +33,18 @@ def build_networks(config: ModelConfig) -> dict[str, nn.Module | None]:
         "audio": build_audio_encoder(config.audio),
     }
     return {name: built[config.network_of(name)] for name in built}
+
+
+@region(every_size=False)
+def whole_network(network: nn.Module, tensor: Tensor) -> Tensor:
+    """(n, ...) -> (n, C, *grid)."""
+    return cast(Tensor, network(tensor))
+
+
+@region(every_size=False)
+def image_network(network: nn.Module, images: Tensor) -> Tensor:
+    """(n, 3, h, w) -> (n, C, rows, columns), without a classifier."""
+    return cast(Tensor, cast(Any, network).forward_features(images))
 
 
 @dataclass
@@ -57,7 +70,7 @@ class FrontEnd:
 
     def features(self, tensor: Tensor) -> Tensor:
         """Run the network: (n, C, *grid)."""
-        return self.network(self._cast(tensor))
+        return cast(Tensor, whole_network(self.network, self._cast(tensor)))
 
     def project(self, features: Tensor) -> Tensor:
         """(n, P, C) -> (n, P, D)."""
@@ -103,8 +116,8 @@ class FramesFrontEnd(FrontEnd):
                 "num_frames, or a larger video_frame_positions)"
             )
         images = channels_last(self._cast(tensor).transpose(1, 2).flatten(0, 1))
-        maps = self.network.forward_features(images)  # type: ignore[operator]
-        return cast(Tensor, maps).unflatten(0, (count, length)).transpose(1, 2)
+        maps = cast(Tensor, image_network(self.network, images))
+        return maps.unflatten(0, (count, length)).transpose(1, 2)
 
     def position_embeddings(self, ids: Tensor, grid: torch.Size) -> Tensor:
         per_frame = grid.numel() // grid[0]
@@ -118,7 +131,7 @@ class ImageFrontEnd(FrontEnd):
     stretched_from: int | None = None
 
     def features(self, tensor: Tensor) -> Tensor:
-        return self.network.forward_features(channels_last(self._cast(tensor)))  # type: ignore[operator]
+        return cast(Tensor, image_network(self.network, channels_last(self._cast(tensor))))
 
     def position_embeddings(self, ids: Tensor, grid: torch.Size) -> Tensor:
         """Positions of the grid, or those of a smaller picture stretched over it.
@@ -157,7 +170,7 @@ class SoundPictureFrontEnd(FrontEnd):
 
     def features(self, tensor: Tensor) -> Tensor:
         images = channels_last(self._cast(self.picture(tensor)))
-        return self.network.forward_features(images)  # type: ignore[operator]
+        return cast(Tensor, image_network(self.network, images))
 
 
 def front_end(

@@ -23,7 +23,7 @@ SIZES = {
     "encoder_attention_heads": 2,
     "decoder_attention_heads": 2,
     "image_encoder_name": "resnet",
-    "resnet_type": "resnet18",
+    "resnet_type": "test_resnet",
     "image_bucket_size": 4,
     "code_image_size": 32,
     "token_bucket_size": 32,
@@ -100,7 +100,7 @@ def test_pretrained_networks(train, tables, donor, tmp_path):
     torch.save({k: v for k, v in state.items() if "num_batches" not in k}, tmp_path / "resnet18.pth")
     run = train("caption", data(tables), *STILL, f"--resnet-model-path={tmp_path / 'resnet18.pth'}")
     got = taken(run)
-    for key in ("conv1.weight", "layer2.1.bn2.running_var", "layer3.0.downsample.0.weight"):
+    for key in ("conv1.0.weight", "layer2.0.bn2.running_var", "layer3.0.downsample.1.weight"):
         assert torch.equal(got[f"encoder.embed_images.{key}"], state[key]), key
     assert "image network from" in run.text and "counter that older files lack" in run.text
 

@@ -84,14 +84,14 @@ def test_validation_uses_the_averaged_weights(train, tables):
     ("options", "frozen", "open_"),
     [
         (["--freeze-image-encoder"], "encoder.embed_images.", "encoder.image_proj.weight"),
-        (["--freeze-encoder"], "encoder.layers.", "encoder.embed_images.conv1.weight"),
+        (["--freeze-encoder"], "encoder.layers.", "encoder.embed_images.conv1.0.weight"),
         (["--freeze-decoder"], "decoder.layers.", "encoder.layers.0.fc1.weight"),
         (
             ["--freeze-encoder-embedding", "--freeze-decoder-embedding"],
             "encoder.embed_tokens.weight",
             "decoder.layers.0.fc1.weight",
         ),
-        (["--freeze-batchnorm"], "encoder.embed_images.bn1.", "encoder.embed_images.conv1.weight"),
+        (["--freeze-batchnorm"], "encoder.embed_images.bn1.", "encoder.embed_images.conv1.0.weight"),
     ],
 )
 def test_frozen_is_frozen(train, tables, options, frozen, open_):

@@ -1,0 +1,63 @@
+"""--compile: the numbers, names and files of a run that is not compiled, and a run without a compiler."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+import torch
+from torch._inductor import config as inductor
+
+import unival.plugin  # noqa: F401
+from tests.support.checks import weights
+from unival.modeling.regions import REGIONS
+from unival.tasks.compiling import set_compiled
+
+CPU = torch.device("cpu")
+SMALLEST = ("--resnet-type=test_resnet", "--disable-validation")
+
+
+@pytest.fixture
+def as_written():
+    yield
+    set_compiled(False, CPU)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_run_as_written(train, tables):
+    """Dropout included. The network is frozen: half of what would take longest to compile."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs a C++ compiler")
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    options = (*SMALLEST, "--freeze-image-encoder")
+    plain = train("caption", data, *options, "--max-update=10", name="plain").ok()
+    compiled = train("caption", data, *options, "--max-update=10", "--compile", name="compiled").ok()
+    assert "compilation 1 (" in compiled.text and "cannot be compiled" not in compiled.text
+    assert compiled.losses() == pytest.approx(plain.losses(), rel=1e-4)
+    one, other = weights(plain.folder)["model"], weights(compiled.folder)["model"]
+    assert {name: value.shape for name, value in one.items()} == {
+        name: value.shape for name, value in other.items()
+    }
+    again = train("caption", data, *options, "--max-update=12", name="compiled").ok()
+    assert len(again.losses()) == 12 and "compilation" not in again.text
+
+
+def test_without_a_compiler_the_run_goes_on(caplog, as_written):
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), caplog.at_level(logging.WARNING):
+        assert not set_compiled(True, CPU)
+    assert "--compile: nothing can be compiled for the cpu here (" in caplog.text
+    assert "no-such-compiler" in caplog.text and "The run goes on without it" in caplog.text
+    assert all(region.compiled is None for region in REGIONS)
+
+
+def test_a_region_that_cannot_be_compiled_runs_as_written(monkeypatch, caplog, as_written):
+    monkeypatch.setattr("unival.tasks.compiling._obstacle", lambda device: "")
+    network = next(region for region in REGIONS if region.function.__name__ == "whole_network")
+    set_compiled(True, CPU)
+    module, x = torch.nn.GELU(), torch.randn(5, 3)
+    without = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
+    with inductor.patch(without), caplog.at_level(logging.WARNING):
+        assert torch.equal(network(module, x), module(x))
+    assert "'whole_network' cannot be compiled" in caplog.text
+    assert network.compiled is None
