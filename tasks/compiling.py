@@ -26,7 +26,7 @@ _OPTIONS = {"fallback_random": True}
 _VERSIONS = 32
 
 
-def set_compiled(wanted: bool, device: torch.device) -> bool:
+def set_compiled(wanted: bool, device: torch.device, backend: str = "inductor") -> bool:
     """Compile the regions of all models of this process from now on, or run them as written; returns which.
 
     Without a working compiler a warning says why, and they run as written.
@@ -35,7 +35,7 @@ def set_compiled(wanted: bool, device: torch.device) -> bool:
         region.compiled = None  # of an earlier run in this process
     if not wanted:
         return False
-    problem = _obstacle(device)
+    problem = _obstacle(device, backend)
     if problem:
         logger.warning(
             f"--compile: {problem}. The run goes on without it. A CPU needs a C++ compiler (CXX names it), a GPU "
@@ -48,12 +48,12 @@ def set_compiled(wanted: bool, device: torch.device) -> bool:
     torch._dynamo.config.optimize_ddp = False
     _PROGRESS.watch()
     for region in REGIONS:
-        region.compiled = _compiled(region)
+        region.compiled = _compiled(region, backend)
     logger.info("--compile: the first batches of every kind take minutes, see docs/training.md")
     return True
 
 
-def _obstacle(device: torch.device) -> str:
+def _obstacle(device: torch.device, backend: str) -> str:
     """Why nothing can be compiled for a device, or nothing: one line of code is, by all stages of torch's compiler."""
     import torch._inductor.config
 
@@ -61,7 +61,7 @@ def _obstacle(device: torch.device) -> str:
         # a kept result would need no compiler; torch warns of what it does not keep
         with warnings.catch_warnings(), torch._inductor.config.patch(force_disable_caches=True):
             warnings.simplefilter("ignore")
-            torch.compile(lambda x: x.sin() + 1)(torch.zeros(9, device=device))
+            torch.compile(lambda x: x.sin() + 1, backend=backend)(torch.zeros(9, device=device))
     except Exception as error:  # every stage has its own kinds
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -71,14 +71,15 @@ def _obstacle(device: torch.device) -> str:
     return ""
 
 
-def _compiled(region: Region) -> Callable[..., Any]:
+def _compiled(region: Region, backend: str) -> Callable[..., Any]:
     from torch._dynamo import maybe_mark_dynamic
     from torch._dynamo.exc import TorchDynamoException
 
     made = torch.compile(
         region.function,
         dynamic=True if region.every_size else None,
-        options=_OPTIONS,
+        backend=backend,
+        options=_OPTIONS if backend == "inductor" else None,
         recompile_limit=_VERSIONS,
     )
     name = region.function.__name__

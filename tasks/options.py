@@ -97,6 +97,9 @@ class TaskOptions:
         False,
         "train with the model's networks and layers compiled (torch.compile); needs a C++ compiler, on a GPU triton",
     )
+    compile_backend: str = _option(
+        "inductor", "torch.compile's backend, by torch's name; aot_eager needs no compiler and gains nothing"
+    )
     init_from: str | None = _option(None, "initial weights for a first start: fairseq's bart.base model.pt")
     init_as_reference: bool = _option(
         False, "take them as the reference does: token rows by number, positions not shifted"

@@ -63,7 +63,7 @@ class UnivalTrainer(Trainer):
         DATA_WAIT.reset()  # likewise
         with batch_norm_kept(model) if cfg.common.bf16 else nullcontext():
             super().__init__(cfg, task, model, criterion, quantizer)
-        set_compiled(task.cfg.compile, self.device)
+        set_compiled(task.cfg.compile, self.device, task.cfg.compile_backend)
         if self.data_parallel_world_size > 1:
             with open_dict(cfg.checkpoint):
                 # The engine would hand the contents of the file on as a pickle, which torch refuses to read.

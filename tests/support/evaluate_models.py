@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "decoder_layers": 1,
     "encoder_attention_heads": 2,
     "decoder_attention_heads": 2,
-    "resnet_type": "resnet18",
+    "resnet_type": "test_resnet",
 }
 OPTIONS = {
     "patch_image_size": 32,
@@ -55,7 +55,9 @@ def make_checkpoint(folder: Path, world: Path, task: str, **options: Any) -> Pat
         images = [read_image(path) for path in sorted((world / "images").iterdir())[:24]]
         half = (0.5, 0.5, 0.5)
         model.train()
-        model.encoder.embed_images(torch.stack([image_eval(image, 32, half, half) for image in images]))
+        model.encoder.embed_images.forward_features(
+            torch.stack([image_eval(image, 32, half, half) for image in images])
+        )
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "embed_images" not in name:
                 parameter.mul_(8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 ORDER = 4
 # The COCO tool's guards against 0/0. They are part of the official value (they show at 1e-10).
@@ -12,11 +12,16 @@ _TINY = 1e-15
 _SMALL = 1e-9
 
 
+def ngrams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
+    """All n-grams of one length, in order."""
+    return zip(*(words[i:] for i in range(n)), strict=False)
+
+
 def ngram_counts(words: Sequence[str], order: int = ORDER) -> Counter[tuple[str, ...]]:
     """Counts of all n-grams of length 1 to ``order``."""
     counts: Counter[tuple[str, ...]] = Counter()
     for n in range(1, order + 1):
-        counts.update(zip(*(words[i:] for i in range(n)), strict=False))
+        counts.update(ngrams(words, n))
     return counts
 
 
@@ -30,14 +35,16 @@ def bleu_counts(
     """
     rows = []
     for words, refs in zip(candidates, references, strict=True):
+        guessed = ngram_counts(words, order)
         best: dict[tuple[str, ...], int] = {}
         for ref in refs:
-            for gram, count in ngram_counts(ref, order).items():
-                if count > best.get(gram, 0):
-                    best[gram] = count
+            counts = ngram_counts(ref, order)
+            for gram in guessed.keys() & counts.keys():
+                if counts[gram] > best.get(gram, 0):
+                    best[gram] = counts[gram]
         matched = [0] * order
-        for gram, count in ngram_counts(words, order).items():
-            matched[len(gram) - 1] += min(count, best.get(gram, 0))
+        for gram, count in best.items():
+            matched[len(gram) - 1] += min(count, guessed[gram])
         length = len(words)
         target = min((abs(len(ref) - length), len(ref)) for ref in refs)[1]
         rows.append([*matched, *(max(0, length - n) for n in range(order)), length, target])

@@ -10,11 +10,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from unival.core.safe_pickle import load_plain
 from unival.errors import DataError
-from unival.metrics.bleu import ngram_counts
+from unival.metrics.bleu import ngrams
 
 Gram = tuple[str, ...]
 _ORDER = 4
@@ -29,12 +30,22 @@ class DocumentFrequencies:
     images: float
     source: str = "corpus"
 
+    @cached_property
+    def rarity(self) -> _Rarity:
+        log_images = math.log(self.images)
+        known = {gram: log_images - math.log(max(1.0, count)) for gram, count in self.counts.items()}
+        return _Rarity(known, log_images)
+
 
 def corpus_frequencies(references: Sequence[Sequence[Sequence[str]]]) -> DocumentFrequencies:
     """Document frequencies of the references at hand."""
     counts: Counter[Gram] = Counter()
     for refs in references:
-        counts.update({gram for ref in refs for gram in ngram_counts(ref, _ORDER)})
+        seen: set[Gram] = set()
+        for ref in refs:
+            for n in range(1, _ORDER + 1):
+                seen.update(ngrams(ref, n))
+        counts.update(seen)
     return DocumentFrequencies(counts, float(len(references)))
 
 
@@ -64,16 +75,23 @@ def read_frequencies(path: str | Path) -> DocumentFrequencies:
 _Vector = tuple[list[dict[Gram, float]], list[float], int]
 
 
-def _vector(words: Sequence[str], frequencies: DocumentFrequencies, log_images: float) -> _Vector:
-    weights: list[dict[Gram, float]] = [{} for _ in range(_ORDER)]
-    squares = [0.0] * _ORDER
-    for gram, count in ngram_counts(words, _ORDER).items():
-        n = len(gram) - 1
-        value = count * (log_images - math.log(max(1.0, frequencies.counts.get(gram, 0.0))))
-        weights[n][gram] = value
-        squares[n] += value * value
-    # The official tool measures length in bigrams; only differences matter, except that 0 and 1 words tie.
-    return weights, [math.sqrt(square) for square in squares], max(0, len(words) - 1)
+@dataclass(frozen=True)
+class _Rarity:
+    """Logarithm of images over those with an n-gram: of each known one, and of all others."""
+
+    of: Mapping[Gram, float]
+    unknown: float
+
+    def vector(self, words: Sequence[str]) -> _Vector:
+        """Weights of the n-grams of each length, their norms, and the length that the penalty compares."""
+        known, unknown = self.of.get, self.unknown
+        weights = [
+            {gram: count * known(gram, unknown) for gram, count in Counter(ngrams(words, n)).items()}
+            for n in range(1, _ORDER + 1)
+        ]
+        norms = [math.sqrt(sum([value * value for value in each.values()])) for each in weights]
+        # The official tool measures length in bigrams; only differences matter, except that 0 and 1 words tie.
+        return weights, norms, max(0, len(words) - 1)
 
 
 def cider_d(
@@ -85,14 +103,13 @@ def cider_d(
 
     ``frequencies`` defaults to those of ``references``; with one image they make every score 0.
     """
-    frequencies = frequencies or corpus_frequencies(references)
-    log_images = math.log(frequencies.images)
+    rarity = (frequencies or corpus_frequencies(references)).rarity
     scores = []
     for words, refs in zip(candidates, references, strict=True):
-        weights, norms, length = _vector(words, frequencies, log_images)
+        weights, norms, length = rarity.vector(words)
         total = 0.0
         for ref in refs:
-            ref_weights, ref_norms, ref_length = _vector(ref, frequencies, log_images)
+            ref_weights, ref_norms, ref_length = rarity.vector(ref)
             penalty = math.exp(-((length - ref_length) ** 2) / (2 * _SIGMA**2))
             for n in range(_ORDER):
                 other = ref_weights[n]
@@ -109,8 +126,8 @@ def most_central(captions: Sequence[Sequence[str]], frequencies: DocumentFrequen
 
     Cosines without clipping and length penalty: a cheap choice among many that :func:`cider_d` then decides.
     """
-    log_images = math.log(frequencies.images)
-    vectors = [_vector(words, frequencies, log_images) for words in captions]
+    rarity = frequencies.rarity
+    vectors = [rarity.vector(words) for words in captions]
     centre: list[defaultdict[Gram, float]] = [defaultdict(float) for _ in range(_ORDER)]
     for weights, norms, _ in vectors:
         for n in range(_ORDER):

@@ -12,7 +12,8 @@ from tests.integration.plugin.test_resume import resumed
 from tests.support.checks import refused, weights
 
 SAMPLING = '--scst-args={"sampling": true, "beam": 3, "max_len_b": 8, "no_repeat_ngram_size": 0}'
-CAPTION = ("--criterion=scst_reward_criterion", "--scst", SAMPLING)
+# what this network's random features make the model say has words of the references
+CAPTION = ("--criterion=scst_reward_criterion", "--scst", SAMPLING, "--resnet-type=resnet18")
 # as in the rewarded-soup scripts
 GROUNDING = (
     "--criterion=refcoco_scst_reward_criterion",

@@ -31,7 +31,7 @@ MODEL = {
     "decoder_layers": 2,
     "encoder_attention_heads": 2,
     "decoder_attention_heads": 2,
-    "resnet_type": "resnet10t",
+    "resnet_type": "test_resnet",
     "image_bucket_size": 8,
     "token_bucket_size": 32,
     # files of pretrained networks: their formats have tests of their own
