@@ -10,6 +10,7 @@ bash scripts/setup.sh train parquet wandb imagegen demo docs dev
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false NO_MKDOCS_2_WARNING=1
 # glibc gives freed tensors back to the system, which clears their pages anew: half of the system's time of the suite
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483647
+unset PYTHONDONTWRITEBYTECODE  # hundreds of programs would compile our modules again
 tests=()
 if [ "${1:-}" = fast ]; then
   shift

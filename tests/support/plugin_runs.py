@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.support.forks import Process, forks
+from tests.support.needs import skip_without
 
 ROOT = Path(__file__).resolve().parents[2]
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 
 # About a million parameters; a few updates take seconds.
 MODEL = [

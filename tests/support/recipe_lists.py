@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from unival.core.recipe import load_recipe
+from unival.core.yaml_files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -16,7 +15,7 @@ ELSEWHERE = {"experiments"}  # run by tests of their own
 
 
 def content(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return read_yaml(path) or {}
 
 
 def is_merge(path: Path) -> bool:

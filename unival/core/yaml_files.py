@@ -13,8 +13,8 @@ from unival.errors import ConfigError, UnivalError
 _MOST_NODES = 1_000_000  # a file of a hundred lines whose aliases refer to aliases can stand for billions
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice in one mapping is an error; YAML lets the last one win."""
+class _Once(yaml.constructor.SafeConstructor):
+    """YAML's safe rules, but a key that stands twice in one mapping is an error; YAML lets the last one win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[Hashable, int] = {}
@@ -36,6 +36,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Loader(_Once, yaml.SafeLoader):
+    """Its errors say more than the other's."""
+
+
+# libyaml's parser is ten times as fast, and a run reads a dozen files; some builds of PyYAML lack it
+_Fast: Any = type("_Fast", (_Once, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), {})
+
+
 def read_yaml(path: str | os.PathLike[str], failure: type[UnivalError] = ConfigError) -> Any:
     """Return the content of a YAML file: mappings, lists, texts, numbers, dates, true, false and null.
 
@@ -44,15 +52,11 @@ def read_yaml(path: str | os.PathLike[str], failure: type[UnivalError] = ConfigE
     """
     try:
         with open(path, "rb") as handle:
-            loader = _Loader(handle.read().decode("utf-8-sig"))
+            text = handle.read().decode("utf-8-sig")
         try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            _measure(node, {}, set())
-            return loader.construct_document(node)
-        finally:
-            loader.dispose()
+            return _content(_Fast(text))
+        except yaml.YAMLError:
+            return _content(_Loader(text))
     except OSError as error:
         raise failure(f"{path}: cannot be read: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
@@ -66,6 +70,17 @@ def read_yaml(path: str | os.PathLike[str], failure: type[UnivalError] = ConfigE
         raise failure(f"{path}: nested too deeply to be read") from None
     except ValueError as error:  # a date that is none, a number of thousands of digits
         raise failure(f"{path}: a value cannot be read: {error}") from None
+
+
+def _content(loader: Any) -> Any:
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {}, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _measure(node: yaml.Node, sizes: dict[int, int], open_nodes: set[int]) -> int:

@@ -6,7 +6,6 @@ import logging
 
 import pytest
 import torch
-from torch._inductor import config as inductor
 
 import unival.plugin  # noqa: F401
 from tests.support.checks import weights
@@ -40,6 +39,8 @@ def test_a_compiled_run_is_the_run_as_written(train, tables):
 
 
 def test_without_a_compiler_the_run_goes_on(caplog, as_written):
+    from torch._inductor import config as inductor
+
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), caplog.at_level(logging.WARNING):
         assert not set_compiled(True, CPU)
     assert "--compile: nothing can be compiled for the cpu here (" in caplog.text
@@ -52,6 +53,8 @@ def test_a_region_that_cannot_be_compiled_runs_as_written(monkeypatch, caplog, a
     network = next(region for region in REGIONS if region.function.__name__ == "whole_network")
     set_compiled(True, CPU)
     module, x = torch.nn.GELU(), torch.randn(5, 3)
+    from torch._inductor import config as inductor
+
     without = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
     with inductor.patch(without), caplog.at_level(logging.WARNING):
         assert torch.equal(network(module, x), module(x))

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.plugin.test_script_args import dataclasses_of
 from tests.integration.plugin.test_script_recipes import DIFFERENT, NOT_COMPARED, chain, flags, recipes
+from tests.support.needs import skip_without
 from tests.support.script_lines import COMMANDS, ROOT, TRAINING, cells, codes, split, without_plugin
 from unival.core.options import parse_mapping
 from unival.core.recipe import load_recipe, to_arguments
@@ -22,7 +23,7 @@ from unival.evaluate.recipe import read_recipe
 from unival.generate import GenerationSettings
 from unival.specs import SpecOptions, get_spec
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 
 # Options that training recipes and scripts effectively have with other values, and what says so; those of single
 # recipes stand in test_script_recipes.

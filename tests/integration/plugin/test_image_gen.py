@@ -13,9 +13,10 @@ import torch
 
 from tests.support.checks import refused
 from tests.support.imagegen_fixtures import CODES, clip_files, vqgan_file
+from tests.support.needs import needs
 from unival.vocabulary import Vocabulary
 
-pytest.importorskip("open_clip")
+pytestmark = needs("open_clip")
 COLOURS = ("red", "green", "blue", "white", "black", "grey", "pink", "brown")
 CAPTIONS = [f"a {colour} {shape}" for colour in COLOURS for shape in ("circle", "square", "star")]
 

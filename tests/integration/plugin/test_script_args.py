@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.needs import skip_without
 from tests.support.script_lines import (
     BROKEN,
     COMMANDS,
@@ -34,7 +35,7 @@ from unival.losses import LossOptions
 from unival.modeling.config import PARTS, REFUSED, ModelConfig
 from unival.specs import SpecOptions
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 
 
 @cache

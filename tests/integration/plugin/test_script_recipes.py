@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.needs import skip_without
 from tests.support.script_lines import ROOT, TRAINING, cells, codes, split, without_plugin
 from unival.core.recipe import load_recipe, to_arguments
 from unival.losses import LossOptions
 from unival.modeling.config import ARCHS, PARTS
 from unival.specs import SpecOptions
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 
 # The reference's programs read these, or they say where files are; fp16 and its window: recipes train in bf16.
 NOT_COMPARED = {

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.imagegen_fixtures import CODES, inception_file, vqgan_file
+from tests.support.needs import needs
 from unival.cli import main
 from unival.media import MediaLoader
 from unival.metrics.images import read_statistics
@@ -18,8 +20,7 @@ from unival.specs import SpecOptions, get_spec
 from unival.tables import open_table
 from unival.vocabulary import Vocabulary
 
-pytest.importorskip("torch_fidelity")
-from tests.support.imagegen_fixtures import CODES, inception_file, vqgan_file
+pytestmark = needs("torch_fidelity")
 
 
 @pytest.fixture

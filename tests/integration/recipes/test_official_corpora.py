@@ -18,10 +18,11 @@ import pytest
 import yaml
 
 from tests.support.imagegen_fixtures import CODES, clip_files, vqgan_file
+from tests.support.needs import skip_without
 from unival.cli import main
 from unival.core.seeding import rng_for
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 pytest.importorskip("pycocoevalcap")
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import pytest
 import yaml
 
 from tests.support.miniature import Miniature
+from tests.support.needs import skip_without
 from tests.support.recipe_lists import CONFIGS, EVALUATION, EXTENDED, RUN_HERE, names, parents
 from unival.cli import main
 from unival.core.paths import expand_braces
 from unival.core.recipe import Recipe, load_recipe
 from unival.modeling.config import FRAMES, SOUND_PICTURE
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 
 MODEL = {
     "encoder_embed_dim": 32,
@@ -78,6 +80,7 @@ class Runs:
         self.makers = {str(self.recipe(n).options["save_dir"]): n for n in RUN_HERE}
 
     @staticmethod
+    @cache  # it depends on variables that stay while these tests run
     def recipe(name: str) -> Recipe:
         return load_recipe(CONFIGS / name)
 
@@ -182,6 +185,7 @@ KEPT = {"audio": "finetune/audio_caption_audiocaps.yaml", "": "pretrain/stage2_h
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    Runs.recipe.cache_clear()
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield Runs(Miniature(tmp_path_factory.mktemp("recipes")), monkeypatch)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.needs import skip_without
 from tests.support.recipe_lists import CONFIGS, MERGES, ROOT, TRAINING, content
 from unival.core.options import from_namespace, given
 from unival.core.recipe import load_recipe, to_arguments
@@ -19,7 +20,7 @@ from unival.errors import ConfigError
 from unival.modeling.config import PARTS, ModelConfig
 from unival.specs import SpecOptions
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 SCRIPTS = sorted(
     p.relative_to(ROOT).as_posix() for p in (ROOT / "run_scripts").glob("*/*.sh") if p.parent.name != "merge"
 )

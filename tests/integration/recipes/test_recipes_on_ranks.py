@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
+from tests.support.needs import skip_without
 from tests.support.recipe_lists import ROOT
 
-pytest.importorskip("fairseq")
+skip_without("fairseq")
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from tests.support.forks import forks
+from tests.support.needs import needs
 
-pytest.importorskip("gradio")
+pytestmark = needs("gradio")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 PATIENCE = 120  # seconds, for busy machines

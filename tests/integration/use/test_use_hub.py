@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.support.needs import needs
 from unival.checkpoint.convert import convert
 from unival.errors import CheckpointError, ConfigError
 from unival.generate import generate
 from unival.predict.predictor import load
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+pytestmark = needs("transformers")
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,8 @@ def hub_folder(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(hub_folder, tmp_path_factory):
+    import transformers
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("cache"))
