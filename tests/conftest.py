@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from tests.support.shared import shared
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: what comes last is short, so that no test process waits for another at the end."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """The collector need not walk thousands of tests and all that they import again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

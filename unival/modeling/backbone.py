@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from unival.errors import ConfigError, DataError, nearest
 from unival.modeling.config import ImageConfig
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.(\d+)\.")
 
 
 class Backbone(nn.Module):
@@ -149,12 +152,11 @@ def _prune(module: nn.Module, used: set[int]) -> None:
             _prune(child, used)
 
 
-def efficientnet_names(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def efficientnet_names(names: Iterable[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a file of the EfficientNet-PyTorch family (``_blocks.N._depthwise_conv``) under
-    timm's names; those without a counterpart keep theirs."""
-    blocks = [
-        f"blocks.{i}.{j}" for i, stage in enumerate(cast(Any, backbone).blocks) for j in range(len(stage))
-    ]
+    timm's names; those without a counterpart keep theirs. ``names``: of the whole network's weights."""
+    places = {(int(found[1]), int(found[2])) for found in map(_BLOCK.match, names) if found}
+    blocks = [f"blocks.{stage}.{number}" for stage, number in sorted(places)]
     expanding = {key.split(".")[1] for key in state if "._expand_conv." in key}
     inside = {
         True: {

@@ -54,7 +54,7 @@ def take_backbone(network: Backbone, content: Any, path: str) -> LoadReport:
     """:func:`load_network` for a network of timm and the content of a file that was read."""
     state, skipped = _network_state(content)
     if "_conv_stem.weight" in state and hasattr(network.backbone, "blocks"):
-        state = efficientnet_names(network.backbone, state)
+        state = efficientnet_names({*network.backbone.state_dict(), *network.left_out}, state)
     for key in [key for key in state if key in network.left_out]:
         del state[key]
         skipped[key] = "not needed for the features"

@@ -191,3 +191,45 @@ def test_a_trained_network_from_a_package():
     pixels = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         assert torch.equal(backbone.forward_features(pixels), ordered.forward_features(pixels))
+
+
+@pytest.mark.parametrize(("stride", "channels"), [(None, 1280), (16, 112), (8, 40)])
+def test_a_file_of_the_efficientnet_family_at_any_stride(tmp_path, stride, channels):
+    """Stages that features of a smaller stride do not need ended the start with a TypeError."""
+    import timm
+
+    torch.manual_seed(0)
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    plain = {
+        "conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc",
+    }  # fmt: skip
+    inside = {
+        "bn1": "_bn0", "bn2": "_bn1", "bn3": "_bn2", "conv_pw": "_expand_conv", "conv_dw": "_depthwise_conv",
+        "conv_pwl": "_project_conv",
+    }  # fmt: skip
+    first = {"bn1": "_bn1", "bn2": "_bn2", "conv_dw": "_depthwise_conv", "conv_pw": "_project_conv"}
+    blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(whole.blocks) for j in range(len(stage))]
+    state = {}
+    for key, value in whole.state_dict().items():
+        parts = key.split(".")
+        if parts[0] == "blocks":
+            number = blocks.index(".".join(parts[:3]))
+            table = inside if number else first
+            parts = ["_blocks", str(number), table[parts[3]], *parts[4:]]
+        else:
+            parts[0] = plain[parts[0]]
+        state[".".join(parts)] = value
+    torch.save(state, tmp_path / "net.pth")
+    backbone = network("tf_efficientnet_lite0", stride)
+    report = load_network(backbone, tmp_path / "net.pth")
+    assert not report.missing and backbone.out_channels == channels
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    scaled = (pixels * 0.5 + 0.5 - backbone.pixel_mean[:, None, None]) / backbone.pixel_std[:, None, None]
+    with torch.no_grad():
+        features = backbone.forward_features(pixels)
+        if stride is None:
+            theirs = whole.forward_features(scaled)
+        else:
+            maps = whole.forward_intermediates(scaled, intermediates_only=True)
+            [theirs] = [m for m in maps if m.size(1) == channels]
+    assert torch.allclose(features, theirs, atol=1e-4)

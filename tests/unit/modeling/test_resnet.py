@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import timm
 import torch
 
 from unival.modeling.config import ModelConfig
@@ -17,6 +16,8 @@ DROP_PATH = 0.3
 
 
 def twins(name):
+    import timm  # takes seconds, and every test process collects this file
+
     made = []
     for build in (
         lambda: ResNet(LAYOUTS[name], DROP_PATH),
@@ -30,6 +31,8 @@ def twins(name):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_names_shapes_order_and_channels(name):
+    import timm
+
     with torch.device("meta"):
         ours, theirs = ResNet(LAYOUTS[name]), timm.create_model(name, num_classes=1000)
     assert [(key, value.shape) for key, value in ours.state_dict().items()] == [
@@ -68,6 +71,8 @@ def test_a_step_is_the_same_to_the_last_bit(name):
 
 
 def test_other_names_are_timms():
+    import timm
+
     with torch.device("meta"):
         network = build_image_encoder(
             ModelConfig.from_options(image_encoder_name="resnet", resnet_type="resnet26d").image
