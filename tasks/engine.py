@@ -10,6 +10,7 @@ import fairseq.checkpoint_utils
 import fairseq.models.distributed_fairseq_model
 import fairseq.optim
 import fairseq_cli.train
+import torch
 
 from unival.models.parallel import DataParallel, LegacyDataParallel
 from unival.tasks import tracking
@@ -30,6 +31,10 @@ REPLACED = {
 
 # The same in the engine's registry of optimizers.
 OPTIMIZERS = {"adam": FairseqAdam}
+
+# Methods that torch wraps so that its compiler stays out of them. The first call of a wrapper imports that compiler,
+# which takes a training nearly as long to start as torch itself, unless the wrapper is told what to call instead.
+_KEPT_FROM_COMPILERS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 # Names that are called, overridden or read, with who does it.
 RELIED_ON = {
@@ -54,7 +59,10 @@ RELIED_ON = {
         "fairseq.optim.fp16_optimizer.FP16Optimizer",
         "torch._fused_adamw_",
     ),
-    "tasks/engine.py": ("fairseq.optim.OPTIMIZER_REGISTRY",),
+    "tasks/engine.py": (
+        "fairseq.optim.OPTIMIZER_REGISTRY",
+        *(f"torch.optim.Optimizer.{name}" for name in _KEPT_FROM_COMPILERS),
+    ),
     "tasks/ending.py": ("fairseq_cli.train.should_stop_early",),
     "tasks/continuing.py": ("fairseq.data.iterators.GroupedIterator",),
     "data/iterator.py": (
@@ -82,3 +90,9 @@ def install() -> None:
         for name, ours in names.items():
             setattr(module, name, ours)
     fairseq.optim.OPTIMIZER_REGISTRY.update(OPTIMIZERS)
+    for name in _KEPT_FROM_COMPILERS:
+        plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if plain is not None:
+            vars(plain).setdefault(
+                "__dynamo_disable", plain
+            )  # the name under which the wrapper keeps what it calls

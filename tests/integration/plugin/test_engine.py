@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +43,22 @@ def test_what_is_left_out_of_a_start_is_there():
     for name in LEFT_OUT:
         assert find_spec(name) is not None, name
     assert pytest.importorskip("wandb").__version__, "hidden from the engine only"
+
+
+def test_an_optimizer_does_not_import_the_compiler():
+    """It takes a second, of every training and each of its ranks."""
+    program = (
+        "import sys, torch, unival.plugin\n"
+        "from unival.tasks.optimizer import Adam\n"
+        "weight = torch.nn.Parameter(torch.ones(3))\n"
+        "optimizer = Adam([weight])\n"
+        "weight.square().sum().backward()\n"
+        "optimizer.step(), optimizer.zero_grad()\n"
+        "optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print([name for name in ('torch._dynamo', 'timm', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_files_that_rely_on_it_name_it():
