@@ -91,7 +91,7 @@ def test_what_cannot_be_predicted(
 
 @pytest.mark.slow
 def test_killed_run_goes_on(checkpoint: Path, world: Path, tmp_path: Path) -> None:
-    words = ["predict", str(checkpoint), str(world / "images" / "test_*"), "--batch-size", "2"]
+    words = ["predict", str(checkpoint), str(world / "images" / "test_000[0-4]*"), "--batch-size", "2"]
     whole, broken_off = tmp_path / "whole.jsonl", tmp_path / "again.jsonl"
     assert main([*words, "--out", str(whole), *FAST[2:]]) == 0
     with open(os.devnull, "r+b") as none:

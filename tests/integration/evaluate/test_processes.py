@@ -113,7 +113,7 @@ def test_killed_at_60_percent_the_rest_alone_is_predicted(
         file.write('{"row": 3, "id": "é'.encode()[:-1])
     predicted = lines(tmp_path)
 
-    done = unival(*words(checkpoint, world, tmp_path, "--processes", 3))
+    done = unival(*words(checkpoint, world, tmp_path, "--processes", 1))
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path) == one
     assert all(path.read_bytes().startswith(content) for path, content in before.items())

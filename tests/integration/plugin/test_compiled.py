@@ -25,8 +25,8 @@ def test_a_compiled_run_is_the_run_as_written(train, tables):
     """Dropout included. Without writing machine code, which takes torch a minute and is torch's own affair."""
     data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
     options = ("--disable-validation", "--compile-backend=aot_eager")
-    plain = train("caption", data, *options, "--max-update=5", name="plain").ok()
-    compiled = train("caption", data, *options, "--max-update=5", "--compile", name="compiled").ok()
+    plain = train("caption", data, *options, "--max-update=3", name="plain").ok()
+    compiled = train("caption", data, *options, "--max-update=3", "--compile", name="compiled").ok()
     assert all(f"({name})" in compiled.text for name in ("image_network", "encoder_layers", "decoder_layers"))
     assert "compilation 1 (" in compiled.text and "cannot be compiled" not in compiled.text
     assert compiled.losses() == pytest.approx(plain.losses(), rel=1e-4)
@@ -34,8 +34,8 @@ def test_a_compiled_run_is_the_run_as_written(train, tables):
     assert {name: value.shape for name, value in one.items()} == {
         name: value.shape for name, value in other.items()
     }
-    again = train("caption", data, *options, "--max-update=6", name="compiled").ok()
-    assert len(again.losses()) == 6 and "compilation" not in again.text
+    again = train("caption", data, *options, "--max-update=4", name="compiled").ok()
+    assert len(again.losses()) == 4 and "compilation" not in again.text
 
 
 def test_without_a_compiler_the_run_goes_on(caplog, as_written):
