@@ -269,7 +269,12 @@ RELEASED = {
     "unival_s1": {"image"},
     "unival_s2_hs": {"image", "video"},
 }  # all others are finetuned from the second
-BACKBONES = {"image": "resnet_model_path", "video": "video_model_path", "audio": "audio_model_path"}
+BACKBONES = {
+    "resnet_model_path": "image",
+    "image_backbone_weights": "image",
+    "video_model_path": "video",
+    "audio_model_path": "audio",
+}
 
 
 def held(recipe) -> set[str]:
@@ -294,7 +299,7 @@ def test_networks_of_every_recipe_come_from_a_file():
     def networks(name: str) -> set[str]:
         """Networks in the checkpoint that a recipe leaves."""
         recipe = recipes[name]
-        given = {m for m, option in BACKBONES.items() if recipe.options.get(option)}
+        given = {m for option, m in BACKBONES.items() if recipe.options.get(option)}
         return held(recipe) | given | start(recipe)
 
     def start(recipe) -> set[str]:
@@ -308,7 +313,7 @@ def test_networks_of_every_recipe_come_from_a_file():
     # what the miniature experiments give on their command line
     started = {"experiments/finetune_caption.yaml", "experiments/finetune_video_caption.yaml"}
     for name, recipe in recipes.items():
-        given = {m for m, option in BACKBONES.items() if recipe.options.get(option)}
+        given = {m for option, m in BACKBONES.items() if recipe.options.get(option)}
         lacking = held(recipe) - given - start(recipe)
         if name not in started:
             assert not lacking or recipe.options.get("networks_from_scratch"), (name, lacking)
