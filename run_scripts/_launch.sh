@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # One launcher for one CPU, one GPU, several processes, several machines and SLURM.
 #   bash run_scripts/_launch.sh VERB ARGUMENTS...        (for example: train configs/finetune/vqa_v2.yaml)
-# GPUS: processes on this machine (default: the visible GPUs; without any, two for the training of a small model, which
-#   share the recipe's rows, else one).
+# GPUS: processes on this machine (default: the visible GPUs, at least one).
 # Several machines: the same command on each with NNODES, NODE_RANK (0 to NNODES - 1), and MASTER_ADDR and
 #   MASTER_PORT of machine 0. In a SLURM allocation of several nodes they are filled in, one launcher a node.
 # SUBMIT="--nodes=4 --gpus-per-node=8 --time=1-00" submits the command to SLURM. SIGUSR1 (two minutes before the end of
@@ -24,11 +23,7 @@ if [ -z "$gpus" ]; then
     gpus="$({ nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)"
   fi
 fi
-auto=""
-if [ "$gpus" -lt 1 ]; then
-  gpus=1
-  [ -n "${GPUS:-}${SLURM_JOB_ID:-}$one_of_several" ] || auto=auto  # unival/launch/sharing.py
-fi
+[ "$gpus" -ge 1 ] || gpus=1
 if [ -n "${SUBMIT:-}" ]; then
   # exec: the batch shell is this launcher, so that the signal before the end of time reaches it
   job="exec bash $(printf '%q ' "$PWD/run_scripts/_launch.sh" "$@")"
@@ -45,9 +40,6 @@ elif [ -z "$one_of_several" ] && [ "${SLURM_NNODES:-1}" -gt 1 ]; then
     bash "$PWD/run_scripts/_launch.sh" "$@")
 elif [ "$gpus" -gt 1 ] || [ "${NNODES:-1}" -gt 1 ]; then
   export GPUS="$gpus"
-  command=("$python" -m unival.launch "$@")
-elif [ -n "$auto" ] && [ "${1:-}" = train ]; then
-  export GPUS="$auto"
   command=("$python" -m unival.launch "$@")
 else
   command=("$python" -m unival "$@")

@@ -22,10 +22,8 @@ from typing import IO
 
 from unival.core.children import PARENT, follow_starter
 from unival.errors import ConfigError
-from unival.launch.sharing import halves
 from unival.launch.stopping import SIGNALS, STOPPED
 
-AUTO = "auto"  # GPUS of a machine without any, where nobody said: unival.launch.sharing decides
 _POLL = 0.1  # seconds
 _LAST_LINES = 40
 _GRACE = 5.0  # seconds for the others to report after one process has failed
@@ -173,13 +171,6 @@ def _free_port() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit code of the first failing process, 75 for a run that saved and stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if os.environ.get("GPUS") == AUTO:
-        del os.environ["GPUS"]
-        shared = halves(words, len(os.sched_getaffinity(0)))
-        if shared is None:
-            os.execv(sys.executable, [sys.executable, "-m", "unival", *words])
-        os.environ["GPUS"], words = "2", shared
-        print("two processes with half of the rows each (GPUS=1: one process)", flush=True)
     follow_starter()
     try:
         return run(Node.from_environment(os.environ), words)

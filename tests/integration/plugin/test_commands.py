@@ -53,21 +53,15 @@ def recipe(world, tables, tmp_path) -> Path:
     return path
 
 
-def test_launcher_shares_the_rows_of_a_small_model_between_two_processes(
-    recipe, world, tmp_path, monkeypatch
-):
-    """Nobody said how many; no GPU is seen. What GPUS=2 itself does is in test_launch.py."""
-    monkeypatch.delenv("GPUS", raising=False)
-    words = [recipe, "--ddp-backend=legacy_ddp", "--batch-size=16"]
+def test_launcher_starts_two_processes(recipe, world, tmp_path):
     done = call(
-        ["bash", ROOT / "run_scripts/_launch.sh", "train", *words],
-        CUDA_VISIBLE_DEVICES="",
+        ["bash", ROOT / "run_scripts/_launch.sh", "train", recipe, "--ddp-backend=legacy_ddp"],
+        GPUS="2",
         UNIVAL_DATA=str(world),
         UNIVAL_OUT=str(tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "two processes with half of the rows each (GPUS=1: one process)" in done.stdout
-    assert "2 rank(s) x 8 rows x 1 accumulated = 16 rows" in done.stdout
+    assert "2 rank(s) x 4 rows x 1 accumulated = 8 rows" in done.stdout
     assert done.stdout.count("num_updates=2") == 1  # one rank reports
     assert weights(tmp_path / "out/run")["optimizer_history"][-1]["num_updates"] == 2
 
