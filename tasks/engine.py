@@ -93,6 +93,5 @@ def install() -> None:
     for name in _KEPT_FROM_COMPILERS:
         plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
         if plain is not None:
-            vars(plain).setdefault(
-                "__dynamo_disable", plain
-            )  # the name under which the wrapper keeps what it calls
+            # the name under which the wrapper keeps what it calls
+            vars(plain).setdefault("__dynamo_disable", plain)

@@ -9,7 +9,6 @@ answers are a line {"pid"} and, later, a line {"code"} as ``subprocess`` counts 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import select
@@ -163,8 +162,6 @@ def _import_everything() -> None:
         # the first command line is read four times as slowly as the next
         convert_namespace_to_omegaconf(parse(["-", "--task=caption", "--arch=unival_tiny"]))
     logging.getLogger().handlers.clear()  # some library made one
-    gc.collect()
-    gc.freeze()  # a fork's collector would walk, and so copy, all that was imported
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:

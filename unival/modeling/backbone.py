@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unival.core.lean_import import import_without
 from unival.errors import ConfigError, DataError, nearest
 from unival.modeling.config import ImageConfig
 
@@ -29,7 +30,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
-        import timm
+        timm = import_without("timm", "wandb")
         from timm.layers.norm_act import convert_sync_batchnorm
 
         self.name = cast(str, config.image_backbone)

@@ -15,7 +15,7 @@ from unival.modeling.layers import DropPath, drop_path_rates
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, C, h, w) -> (B, width, h / stride, w / stride)."""
+    """Two 3x3 convolutions and a shortcut: (B, C, h, w) -> (B, expansion * width, h / stride, w / stride)."""
 
     expansion = 1
 
@@ -23,41 +23,42 @@ class Block(nn.Module):
         self, channels: int, width: int, stride: int, shortcut: nn.Module | None, drop: float
     ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _convolution(channels, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = _convolution(width, width, 3), nn.BatchNorm2d(width)
+        self.norms: list[str] = []
+        for number, convolution in enumerate(self.convolutions(channels, width, stride), start=1):
+            self.add_module(f"conv{number}", convolution)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(convolution.out_channels))
+            self.norms.append(f"bn{number}")
         self.downsample = shortcut
         self.drop_path = DropPath(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.bn1(self.conv1(x)).relu_()
-        return self._joined(x, self.bn2(self.conv2(branch)))
+    @classmethod
+    def convolutions(cls, channels: int, width: int, stride: int) -> list[nn.Conv2d]:
+        return [_convolution(channels, width, 3, stride), _convolution(width, width, 3)]
 
-    def _joined(self, x: Tensor, branch: Tensor) -> Tensor:
+    def last_norm(self) -> nn.BatchNorm2d:
+        """Of the branch, before it meets the shortcut."""
+        return cast(nn.BatchNorm2d, getattr(self, self.norms[-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = x
+        for number, norm in enumerate(self.norms, start=1):
+            branch = getattr(self, norm)(getattr(self, f"conv{number}")(branch))
+            if number < len(self.norms):
+                branch = branch.relu_()
         branch = self.drop_path(branch)
         branch += x if self.downsample is None else self.downsample(x)
         return branch.relu_()
 
 
 class Bottleneck(Block):
-    """A 3x3 convolution between two of 1x1: (B, C, h, w) -> (B, 4 * width, h / stride, w / stride)."""
+    """The same with a 3x3 convolution between two of 1x1."""
 
     expansion = 4
 
-    def __init__(
-        self, channels: int, width: int, stride: int, shortcut: nn.Module | None, drop: float
-    ) -> None:
-        nn.Module.__init__(self)
-        wide = width * self.expansion
-        self.conv1, self.bn1 = _convolution(channels, width, 1), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = _convolution(width, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = _convolution(width, wide, 1), nn.BatchNorm2d(wide)
-        self.downsample = shortcut
-        self.drop_path = DropPath(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.bn1(self.conv1(x)).relu_()
-        branch = self.bn2(self.conv2(branch)).relu_()
-        return self._joined(x, self.bn3(self.conv3(branch)))
+    @classmethod
+    def convolutions(cls, channels: int, width: int, stride: int) -> list[nn.Conv2d]:
+        last = _convolution(width, width * cls.expansion, 1)
+        return [_convolution(channels, width, 1), _convolution(width, width, 3, stride), last]
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         for module in self.modules():
             if isinstance(module, Block):
-                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                nn.init.zeros_(last.weight)
+                nn.init.zeros_(module.last_norm().weight)
 
 
 def _convolution(channels: int, width: int, size: int, stride: int = 1) -> nn.Conv2d:
