@@ -30,7 +30,7 @@ from unival.specs import all_options, get_spec
 from unival.specs.inputs import augmenting
 from unival.tables import Table, absent_files, open_table
 from unival.tasks.guards import Stagnation
-from unival.tasks.keeping import Keeping, keeping
+from unival.tasks.keeping import Keeping, keep_media, keeping
 from unival.tasks.numbers import host_numbers
 from unival.tasks.options import TaskOptions
 from unival.tasks.progress import FIRST_ROWS, Pace
@@ -167,6 +167,7 @@ class UnivalTask(LegacyFairseqTask):
     ) -> None:
         """Make the data set of a split, and for validation what predicts and scores it."""
         limit = self.cfg.media_timeout
+        keep_media(self.cfg, sources)
         dataset = SpecDataset(sources, self.vocabulary, self.options.seed, training, split_groups, limit)
         self.datasets[split] = dataset
         if training:

@@ -1,11 +1,12 @@
-"""Features of frozen networks that a run keeps, so that every picture goes through its network once."""
+"""What a run keeps on disk: decoded media, and features of frozen networks, so that each medium is decoded and goes
+through its network once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +17,21 @@ from unival.core.provenance import versions
 from unival.data.dataset import DataSource
 from unival.errors import ConfigError
 from unival.media.features import Place, Shelf
+from unival.media.kept import KeptMedia
 from unival.tasks.options import TaskOptions
 
 logger = logging.getLogger(__name__)
 
+DECODERS = ("unival", "av", "numpy", "Pillow", "soundfile", "soxr")  # that decide what is decoded
 LIBRARIES = ("torch", "timm", "Pillow", "av", "torchvision", "librosa", "soxr")  # that decide the features
+
+
+def keep_media(options: TaskOptions, sources: Iterable[DataSource]) -> None:
+    """Let media of these tables be decoded once, where that is asked for."""
+    if options.keep_media is not None:
+        kept = KeptMedia(options.keep_media, _versions(DECODERS), int(options.keep_media_limit * 1e9))
+        for source in sources:
+            source.media.kept = kept
 
 
 class Keeping:
@@ -67,9 +78,12 @@ def network_hash(*modules: torch.nn.Module) -> str:
             if not name.endswith("num_batches_tracked"):
                 digest.update(f"{name} {tensor.dtype}".encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    used = {name: version for name, version in versions().items() if name in LIBRARIES}
-    digest.update(json.dumps(used, sort_keys=True).encode())
+    digest.update(json.dumps(_versions(LIBRARIES), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _versions(names: Container[str]) -> dict[str, str]:
+    return {name: version for name, version in versions().items() if name in names}
 
 
 @contextmanager

@@ -82,6 +82,12 @@ class TaskOptions:
         "'unival data features' lists and deletes them",
     )
     keep_features_limit: float = _option(20.0, "gigabytes (1e9 bytes) that kept features may take")
+    keep_media: str | None = _option(
+        None,
+        "folder where decoded pictures, sounds and frames of videos (chosen without chance) are kept, so that each "
+        "medium is decoded once; delete it when done",
+    )
+    keep_media_limit: float = _option(20.0, "gigabytes (1e9 bytes) that kept media may take")
     hang_timeout: float = _option(
         900.0, "end the run with exit code 76 when no batch has moved for so many seconds; 0: never"
     )
@@ -152,8 +158,11 @@ class TaskOptions:
             raise ConfigError(f"--max-broken-share {self.max_broken_share} is not a share in [0, 1]")
         if self.preflight_timeout <= 0:
             raise ConfigError(f"--preflight-timeout {self.preflight_timeout} must be above 0 seconds")
-        if self.keep_features_limit <= 0:
-            raise ConfigError(f"--keep-features-limit {self.keep_features_limit} must be above 0 gigabytes")
+        for name in ("keep_features_limit", "keep_media_limit"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} must be above 0 gigabytes"
+                )
         if self.eval_pictures < 0:
             raise ConfigError(f"--eval-pictures {self.eval_pictures} must be at least 0")
         for name in ("media_timeout", "hang_timeout", "first_look"):

@@ -233,6 +233,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, one core each")
     parser.add_argument("--only", nargs="+", help="names of runs (what they start from is not added)")
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: at least 1 training at a time")
     if args.what == "tables":
         print(tables())
         return

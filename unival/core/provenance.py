@@ -20,6 +20,7 @@ LIBRARIES = (
     "av",
     "soundfile",
     "librosa",
+    "soxr",
     "Pillow",
     "numpy",
     "tokenizers",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from unival.media.features import Shelf
     from unival.media.image import Draft
+    from unival.media.kept import KeptMedia, KeptMedium
 
 
 _LONGEST_NAME = 255  # no picture in base64 is that short
@@ -51,6 +52,7 @@ class MediaLoader:
             self.root = os.path.join(self.table_dir, self.root)
         self.limits = limits
         self.features: Shelf | None = None  # of frozen networks, where a run keeps them
+        self.kept: KeptMedia | None = None  # decoded media, likewise
 
     def open(self, ref: Any) -> bytes | str:
         """The content (tar members, base64) or the path of a reference, decoded by the readers."""
@@ -58,22 +60,25 @@ class MediaLoader:
 
     def image(self, ref: Any) -> Image.Image:
         """``unival.media.read_image`` of a reference: mode RGB, upright."""
-        from unival.media import image, memory
+        return self.draft(ref, None).image
 
-        if in_memory(ref):
-            return memory.picture(ref)
-        source, name = self._locate(ref)
-        return image.read_image(source, limits=self.limits, name=name)
-
-    def draft(self, ref: Any, side: int) -> Draft:
+    def draft(self, ref: Any, side: int | None) -> Draft:
         """``unival.media.image.read_draft`` of a reference; media in memory are as they are."""
+        from PIL import Image
+
         from unival.media import image, memory
 
         if in_memory(ref):
             picture = memory.picture(ref)
             return image.Draft(picture, picture.size)
+        key, kept = self._kept(ref, "image", side)
+        if kept is not None:
+            return image.Draft(Image.fromarray(kept.values), kept.size)
         source, name = self._locate(ref)
-        return image.read_draft(source, side, limits=self.limits, name=name)
+        draft = image.read_draft(source, side, limits=self.limits, name=name)
+        if self.kept is not None:
+            self.kept.put(key, draft.image, draft.size)
+        return draft
 
     def image_size(self, ref: Any) -> tuple[int, int]:
         """(width, height) of the upright image, from its header alone."""
@@ -96,8 +101,15 @@ class MediaLoader:
 
         if in_memory(ref):
             return memory.clip(ref, num_frames, sampling, rng)
+        # other frames every time, and the draw of them is the generator's
+        key, kept = (None, None) if sampling == "rand" else self._kept(ref, "video", num_frames, sampling)
+        if kept is not None:
+            return kept.values
         source, name = self._locate(ref)
-        return video.read_video(source, num_frames, sampling, rng, limits=self.limits, name=name)
+        frames = video.read_video(source, num_frames, sampling, rng, limits=self.limits, name=name)
+        if self.kept is not None:
+            self.kept.put(key, frames)
+        return frames
 
     def audio(self, ref: Any, rate: int) -> np.ndarray:
         """``unival.media.read_audio`` of a reference: float32 (N,) at ``rate`` samples a second."""
@@ -105,8 +117,21 @@ class MediaLoader:
 
         if in_memory(ref):
             return memory.sound(ref, rate, self.limits)
+        key, kept = self._kept(ref, "audio", rate)
+        if kept is not None:
+            return kept.values
         source, name = self._locate(ref)
-        return audio.read_audio(source, rate, limits=self.limits, name=name)
+        wave = audio.read_audio(source, rate, limits=self.limits, name=name)
+        if self.kept is not None:
+            self.kept.put(key, wave)
+        return wave
+
+    def _kept(self, ref: Any, *reading: Any) -> tuple[str | None, KeptMedium | None]:
+        """Under what name a medium read so is kept, and what is there."""
+        if self.kept is None:
+            return None, None
+        key = self.kept.key(self.identity(ref), *reading, self.limits)
+        return key, self.kept.get(key)
 
     def identity(self, ref: Any) -> bytes | None:
         """SHA-256 that stays while the medium of a reference does: of its content in base64, or of the path with size

@@ -12,8 +12,8 @@ from unival.modeling.config import PEFT_SWITCHES
 from unival.modeling.model import UnIVAL
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-# Parts of the encoder that `freeze_encoder` leaves trainable.
-OPEN = re.compile(
+# What `freeze_encoder` lets train.
+FRONT_ENDS = re.compile(
     r"embed_(image|video|audio)(s|_positions)\.|embed_frame_positions\.|(image|video|audio)_proj\.|layernorm_(image|video|audio)_"
 )
 BITFIT = re.compile(r"^(encoder|decoder)\.(layers\.\d+\.(\w+_layer_norm|fc[12])|layer_norm)\.bias$")
@@ -47,7 +47,7 @@ def apply_freezing(model: UnIVAL) -> UnIVAL:
 
     if freeze.freeze_encoder:
         for name, parameter in encoder.named_parameters():
-            parameter.requires_grad_(bool(OPEN.match(name)) and not FIXED.search(name))
+            parameter.requires_grad_(bool(FRONT_ENDS.match(name)) and not FIXED.search(name))
     if freeze.freeze_decoder:
         decoder.requires_grad_(False)  # with it the token table, where the encoder shares it
     if freeze.freeze_encoder_embedding:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class TextLines(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         if self._handle is None:
             self._handle = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._handle)
         start, end = int(self._offsets[index, 0]), int(self._offsets[index + 1, 0])
         return os.pread(self._handle, end - start, start).decode("utf-8", "replace").strip()
 
@@ -49,10 +51,6 @@ class TextLines(Sequence[str]):
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__init__(state["path"])  # type: ignore[misc]
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            os.close(self._handle)  # type: ignore[arg-type]
 
 
 class NegativePool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -144,6 +145,7 @@ class FileTable(Table):
                 raise DataError(
                     f"cannot be read: {error.strerror}; check its permissions", path=self.path
                 ) from None
+            weakref.finalize(self, os.close, handle)  # a __del__ would come too late at the end of a program
             self._handle = handle
         self._check(os.fstat(self._handle))
         return self._handle
@@ -211,11 +213,6 @@ class FileTable(Table):
         if self._index is not None and self._index.sidecar is not None:
             state["_index"] = None  # the copy maps the sidecar itself
         return state
-
-    def __del__(self) -> None:
-        handle = getattr(self, "_handle", None)
-        if handle is not None:
-            os.close(handle)
 
 
 def _without_break(raw: bytes) -> bytes:
