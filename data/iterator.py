@@ -18,6 +18,9 @@ from unival.batching.reading import Reading
 from unival.data.dataset import Failure, Item, SpecDataset
 from unival.errors import DataError
 
+# what SpecDataset gave as first batch of an epoch
+_FIRST: weakref.WeakKeyDictionary[SpecDataset, dict[int, Any]] = weakref.WeakKeyDictionary()
+
 Schedule = Callable[[int, int], Sequence[list[Item]]]  # of an epoch, without so many rows at its start
 
 
@@ -137,6 +140,7 @@ class ScheduledIterator(EpochBatchIterator):
         self.schedule, self.division = schedule, division
         self.waiting: Callable[[], None] = lambda: None  # called while workers have no batch ready
         self._skipped = {0: 0}  # rows of an epoch that were read in updates of another size
+        self._loader: EpochLoader | None = None  # of the latest epoch
         # the engine would hold all batches of an epoch in a list and shuffle it; ours come from the schedule
         super().__init__(dataset, dataset.collater, batch_sampler=(), disable_shuffling=True, **settings)
         dataset.reading = Reading(self.num_workers)
@@ -151,6 +155,20 @@ class ScheduledIterator(EpochBatchIterator):
         group = self.division.batches(epoch) if self.division else None
         return RankBatches(self._planned(epoch), self.shard_id, self.num_shards, group)
 
+    def begin(self) -> None:
+        """Let the data workers of the next epoch start before its first batch is asked for."""
+        if self._next_epoch_itr is None:
+            self._next_epoch_itr = self._get_iterator_for_epoch(self.next_epoch_idx, shuffle=False)
+        if self._loader is not None:
+            self._loader.begin()
+
+    @property
+    def updates_left(self) -> int:
+        """Updates that are still to be made in the current epoch of training."""
+        assert self.division is not None
+        left = self._cur_epoch_itr.total - self._cur_epoch_itr.n
+        return int(-(-left // self.division.steps(self.epoch, self.num_shards)))
+
     @property
     def first_batch(self) -> Any:
         """What a rank without rows of its own runs, so that all ranks take the same steps.
@@ -160,6 +178,13 @@ class ScheduledIterator(EpochBatchIterator):
         """
         if self.num_shards == 1:
             return {}  # never asked for
+        kept = _FIRST.setdefault(self.dataset, {})
+        if self.epoch not in kept:  # a validation is always of the same epoch: its batch is read once
+            kept.clear()
+            kept[self.epoch] = self._read_first()
+        return kept[self.epoch]
+
+    def _read_first(self) -> Any:
         for items in self._planned(self.epoch):
             batch = self.collate_fn([self.dataset[item] for item in items])
             if isinstance(batch, Failure):
@@ -214,7 +239,7 @@ class ScheduledIterator(EpochBatchIterator):
             if iterator is not None:
                 iterator.waiting()
 
-        loader = EpochLoader(
+        loader = self._loader = EpochLoader(
             self.dataset, batches, self.collate_fn, self.num_workers, ahead=self.buffer_size, waiting=waiting
         )
         counting = CountingIterator(_Raising(loader), start=offset)

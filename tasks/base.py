@@ -26,6 +26,7 @@ from unival.data.dataset import DataSource, Failure, SpecDataset
 from unival.data.iterator import Division, EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
 from unival.launch.watchdog import WATCHDOG
+from unival.models.parallel import giving_up
 from unival.specs import all_options, get_spec
 from unival.specs.inputs import augmenting
 from unival.tables import Table, absent_files, open_table
@@ -52,7 +53,6 @@ class UnivalTask(LegacyFairseqTask):
 
     spec_name = ""
     modality = "image"
-    several_forwards = False  # in one update: data-parallel backends that watch a single forward pass fail
 
     def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
         super().__init__(args)
@@ -293,32 +293,33 @@ class UnivalTask(LegacyFairseqTask):
         A batch without a readable row and a non-finite loss give a zero gradient; both are counted
         and stop the run above their limits.
         """
-        counts = not (ignore_grad or self.dummy)
-        if counts:
-            self.broken.count(sample)
-        if not isinstance(sample, list) and not sample.get("nsentences"):
-            loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
-        else:
-            forward = torch.autograd.profiler.record_function("forward")
-            with forward, keeping(self.keeping, unwrap(model), sample):
-                loss, sample_size, logging_output = run_forward(criterion, model, sample, update_num)
-            # asked before the backward pass, whose gradients could not be taken back from those of other batches
-            value, logging_output = host_numbers(loss, logging_output)
-            if not math.isfinite(value):
-                if counts:
-                    self.guard.loss(model, sample, update_num, loss)
-                loss, sample_size, logging_output, value = (
-                    _zero_gradient(model),
-                    0,
-                    criterion.empty_log(),
-                    0.0,
-                )
-            elif not counts:
-                loss, sample_size, logging_output, value = loss * 0, 0, criterion.empty_log(), 0.0
-            self.losses.append((value, sample_size))
-        with torch.autograd.profiler.record_function("backward"):
-            optimizer.backward(loss)
-        return loss, sample_size, logging_output
+        with giving_up(model):
+            counts = not (ignore_grad or self.dummy)
+            if counts:
+                self.broken.count(sample)
+            if not isinstance(sample, list) and not sample.get("nsentences"):
+                loss, sample_size, logging_output = _zero_gradient(model), 0, criterion.empty_log()
+            else:
+                forward = torch.autograd.profiler.record_function("forward")
+                with forward, keeping(self.keeping, unwrap(model), sample):
+                    loss, sample_size, logging_output = run_forward(criterion, model, sample, update_num)
+                # asked before the backward pass, whose gradients could not be taken back from those of other batches
+                value, logging_output = host_numbers(loss, logging_output)
+                if not math.isfinite(value):
+                    if counts:
+                        self.guard.loss(model, sample, update_num, loss)
+                    loss, sample_size, logging_output, value = (
+                        _zero_gradient(model),
+                        0,
+                        criterion.empty_log(),
+                        0.0,
+                    )
+                elif not counts:
+                    loss, sample_size, logging_output, value = loss * 0, 0, criterion.empty_log(), 0.0
+                self.losses.append((value, sample_size))
+            with torch.autograd.profiler.record_function("backward"):
+                optimizer.backward(loss)
+            return loss, sample_size, logging_output
 
     def valid_step(
         self, sample: Any, model: Any, criterion: Any, ema_model: Any = None, **kwargs: Any

@@ -13,15 +13,15 @@ import fairseq_cli.train
 import torch
 
 from unival.models.parallel import DataParallel, LegacyDataParallel
-from unival.tasks import tracking
+from unival.tasks import saving, tracking
 from unival.tasks.files import AtomicFiles
 from unival.tasks.optimizer import FairseqAdam, FP16Optimizer
 from unival.tasks.trainer import UnivalTrainer
 
 # The engine has no option for these classes and functions; it looks the names up at call time: place -> name -> ours.
 REPLACED = {
-    fairseq_cli.train: {"Trainer": UnivalTrainer, "progress_bar": tracking},
-    fairseq.checkpoint_utils: {"PathManager": AtomicFiles},
+    fairseq_cli.train: {"Trainer": UnivalTrainer, "main": saving.main, "progress_bar": tracking},
+    fairseq.checkpoint_utils: {"PathManager": AtomicFiles, "save_checkpoint": saving.save_checkpoint},
     fairseq.optim: {"FP16Optimizer": FP16Optimizer},
     fairseq.models.distributed_fairseq_model: {
         "DistributedDataParallel": DataParallel,
@@ -63,6 +63,13 @@ RELIED_ON = {
         "fairseq.optim.OPTIMIZER_REGISTRY",
         *(f"torch.optim.Optimizer.{name}" for name in _KEPT_FROM_COMPILERS),
     ),
+    "tasks/saving.py": (
+        "fairseq.checkpoint_utils.save_checkpoint",
+        "fairseq.trainer.Trainer.is_fsdp",
+        "fairseq.trainer.Trainer.should_save_checkpoint_on_current_rank",
+        "fairseq_cli.train.main",
+    ),
+    "tasks/snapshot.py": ("fairseq.utils.apply_to_sample",),
     "tasks/ending.py": ("fairseq_cli.train.should_stop_early",),
     "tasks/continuing.py": ("fairseq.data.iterators.GroupedIterator",),
     "data/iterator.py": (
@@ -79,6 +86,10 @@ RELIED_ON = {
     ),
     "models/ema.py": ("fairseq.models.ema.ema.EMA._step_internal",),
     "models/parallel.py": (
+        "torch._C._will_engine_execute_node",
+        "torch.Tensor.register_post_accumulate_grad_hook",
+        "torch.autograd.Variable._execution_engine.queue_callback",
+        "torch.autograd.graph.get_gradient_edge",
         "fairseq.distributed.legacy_distributed_data_parallel.LegacyDistributedDataParallel.all_reduce_grads",
     ),
 }

@@ -1,4 +1,4 @@
-"""What trains: the data-parallel backend that a task needs, and a report of parameters that get no gradient."""
+"""What trains: options of the exchange of gradients, and a report of parameters that get none."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import open_dict
 from torch import nn
 
 from unival.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-ONE_FORWARD = ("c10d", "pytorch_ddp")  # backends that watch a single forward pass of each update
 _NAMED = 12  # groups of names in a message
 
 
-def choose_backend(cfg: Any, task: Any) -> None:
-    """Set what several processes need: a task uses one modality network of those that a model may have, and a
-    backend that waits for all gradients must be told.
+def check_backend(cfg: Any) -> None:
+    """See that several processes exchange what ``--ddp-backend`` can.
 
     Raises:
-        ConfigError: a backend that cannot follow the task.
+        ConfigError: an option of torch's exchange, in whose place our own stands (``models/parallel.py``).
     """
     distributed = cfg.distributed_training
-    if distributed.distributed_world_size <= 1 or distributed.ddp_backend not in ONE_FORWARD:
+    if distributed.distributed_world_size <= 1 or distributed.ddp_backend not in ("c10d", "pytorch_ddp"):
         return
-    if task.several_forwards:
+    if distributed.ddp_comm_hook != "none":
         raise ConfigError(
-            "a mixture runs one forward pass per modality group in each update, which "
-            f"--ddp-backend {distributed.ddp_backend} cannot follow; give --ddp-backend legacy_ddp"
+            f"--ddp-comm-hook {distributed.ddp_comm_hook}: gradients travel in their own type; leave it out, and give "
+            "--bf16 or --fp16 to send half as much"
         )
-    with open_dict(distributed):
-        distributed.find_unused_parameters = True
+    if distributed.broadcast_buffers:
+        raise ConfigError(
+            "--broadcast-buffers: statistics of BatchNorm stay those of each process; leave it out, and give --sync-bn "
+            "(GPUs) or --freeze-batchnorm instead"
+        )
 
 
 def report_gradients(model: nn.Module) -> None:

@@ -40,7 +40,6 @@ class UnifyTask(UnivalTask):
     """
 
     spec_name = "pretrain"
-    several_forwards = True
 
     def __init__(self, args: Namespace, vocabulary: Vocabulary) -> None:
         super().__init__(args, vocabulary)
@@ -67,8 +66,6 @@ class UnifyTask(UnivalTask):
     def add_args(cls, parser: Any) -> None:
         super().add_args(parser)
         add_arguments(parser)
-        # Ranks may hold different modalities in one update; the engine's default backend cannot follow that.
-        parser.set_defaults(ddp_backend="legacy_ddp")
 
     def look_for_tables(self) -> None:
         """As for all tasks; the sources of a mixture are all opened at the start anyway."""

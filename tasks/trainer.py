@@ -21,21 +21,23 @@ from omegaconf import open_dict
 from unival.core.files import make_folder
 from unival.core.modalities import FLOAT32_KEYS, NAMES
 from unival.core.seeding import rng_for
-from unival.errors import CheckpointError, ConfigError, OutputError, UnivalError
+from unival.errors import CheckpointError, ConfigError, UnivalError
 from unival.launch.stopping import REQUEST, STOPPED
 from unival.launch.watchdog import WATCHDOG
 from unival.modeling.untrained import in_no_file, untrained
 from unival.models.ema import WeightAverage
+from unival.tasks.ahead import Ahead
 from unival.tasks.compiling import set_compiled
 from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
-from unival.tasks.files import LAST, check_room, write_checkpoint
+from unival.tasks.files import LAST, check_room
 from unival.tasks.guards import not_finite
 from unival.tasks.optimizer import restore_masters, saved_masters
-from unival.tasks.parameters import choose_backend, report_gradients
+from unival.tasks.parameters import check_backend, report_gradients
 from unival.tasks.precision import batch_norm_kept
 from unival.tasks.preflight import check_together, data_facts
 from unival.tasks.safety import row_ids
+from unival.tasks.saving import WRITER, write
 from unival.tasks.schedule import plan_schedule
 from unival.tasks.spikes import SPIKES, Undo, masters
 from unival.tasks.validation import FALLING
@@ -76,6 +78,7 @@ class UnivalTrainer(Trainer):
         WATCHDOG.reading = task.being_read
         self._total = task.total = total
         self._iterator: Any = None
+        self._ahead = Ahead(self)
         self._any_rank_stops = False
         self._undo = Undo(self, task)
         self._stagnation = task.stagnation
@@ -121,28 +124,11 @@ class UnivalTrainer(Trainer):
             return None
         if not self.should_save_checkpoint_on_current_rank:
             return None
-        with WATCHDOG.paused():
-            state = utils.move_to_cpu(self.state_dict())
+        with nullcontext() if WRITER.inside else WATCHDOG.paused():
+            state = WRITER.hold(self.state_dict())
             state["extra_state"].update(extra_state)
-            self._write(state, filename)
+            write(state, filename, self.task.cfg.save_dir_fallback)
         return filename
-
-    def _write(self, state: Mapping[str, Any], filename: str) -> None:
-        spare = self.task.cfg.save_dir_fallback
-        try:
-            write_checkpoint(state, filename)
-        except OutputError as error:
-            if not spare:
-                raise OutputError(
-                    f"{error}. What was saved before is as it was, and the same command goes on from there when there "
-                    "is room (--save-dir-fallback names a second place)"
-                ) from None
-            make_folder(spare)
-            write_checkpoint(state, Path(spare) / LAST)
-            raise OutputError(
-                f"{error}. Update {self.get_num_updates()} is saved as {Path(spare) / LAST}; the same command goes on "
-                "from there when there is room"
-            ) from None
 
     def consolidate_optimizer(self) -> None:
         """The engine calls this on all ranks before a checkpoint is written."""
@@ -153,6 +139,8 @@ class UnivalTrainer(Trainer):
     def begin_valid_epoch(self, epoch: int) -> None:
         self._check_parameters()
         super().begin_valid_epoch(epoch)
+        get = super().get_train_iterator
+        self._ahead.epoch(self._iterator, lambda epoch: get(epoch, load_dataset=False))
 
     def _check_parameters(self) -> None:
         """Neither validate nor save what is no longer a model.
@@ -376,14 +364,18 @@ class UnivalTrainer(Trainer):
             checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, val_loss)
         return super().lr_step(epoch, val_loss)
 
-    def get_train_iterator(self, *args: Any, **kwargs: Any) -> Any:
+    def get_train_iterator(self, epoch: int, *args: Any, **kwargs: Any) -> Any:
+        get = super().get_train_iterator
         with WATCHDOG.paused():  # the index of a large table may be made here
-            self._iterator = super().get_train_iterator(*args, **kwargs)
+            self._iterator = self._ahead.take(
+                self.cfg.dataset.train_subset, epoch, lambda: get(epoch, *args, **kwargs)
+            )
         self._iterator.waiting = self._stop_while_waiting
         return self._iterator
 
-    def get_valid_iterator(self, *args: Any, **kwargs: Any) -> Any:
-        iterator = super().get_valid_iterator(*args, **kwargs)
+    def get_valid_iterator(self, subset: str, *args: Any, **kwargs: Any) -> Any:
+        get = super().get_valid_iterator
+        iterator = self._ahead.take_validation(subset, lambda: get(subset, *args, **kwargs))
         iterator.waiting = self._stop_while_waiting
         return iterator
 
@@ -413,6 +405,7 @@ class UnivalTrainer(Trainer):
             return
         with WATCHDOG.paused():
             checkpoint_utils.save_checkpoint(self.cfg.checkpoint, self, self._iterator, None)
+            WRITER.wait()
             if several:
                 torch.distributed.barrier()  # nobody leaves before the file is complete
         loud = self.is_data_parallel_master or (
@@ -432,6 +425,7 @@ class UnivalTrainer(Trainer):
         return output
 
     def train_step(self, samples: Any, raise_oom: bool = False) -> Any:
+        WRITER.look()  # a save that failed ends the run
         REQUEST.at_once = False  # from here on there is something to save
         self.task.pace.begin(self.get_num_updates())
         self._samples, self._batch = samples, 0
@@ -453,6 +447,7 @@ class UnivalTrainer(Trainer):
         if not self._total or update < self._total:
             self._stop_if_asked()
             self._look()
+            self._ahead.validation(self._iterator, super().get_valid_iterator)
         return output
 
     def _look(self) -> None:
@@ -548,7 +543,7 @@ def _check_start(cfg: Any, task: Any) -> None:
             "--sync-bn with several processes needs GPUs (torch has no synchronised BatchNorm for CPUs); "
             "leave it out, or give --freeze-batchnorm instead"
         )
-    choose_backend(cfg, task)
+    check_backend(cfg)
     if task.cfg.uses_ema and not cfg.ema.store_ema:
         raise ConfigError("--uses-ema needs --store-ema: there are no averaged weights to validate with")
 

@@ -18,6 +18,7 @@ import unival.data.iterator
 import unival.models.ema
 import unival.models.parallel
 import unival.models.unival
+import unival.tasks.ahead
 import unival.tasks.base
 import unival.tasks.compiling
 import unival.tasks.continuing
@@ -40,7 +41,9 @@ import unival.tasks.preflight
 import unival.tasks.pretrain
 import unival.tasks.progress
 import unival.tasks.safety
+import unival.tasks.saving
 import unival.tasks.schedule
+import unival.tasks.snapshot
 import unival.tasks.spikes
 import unival.tasks.timing
 import unival.tasks.tracking

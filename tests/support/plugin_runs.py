@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,21 +147,26 @@ class Started:
         return self.log.with_suffix(ending).read_text()
 
     def kill_after(self, update: int) -> None:
-        """Kill the whole process group once ``update`` is logged."""
+        """Kill the whole process group once ``update`` is logged and there is a checkpoint to go on from."""
         until_update(self, update)
+        self.until((self.folder / "checkpoint_last.pt").is_file)
         os.killpg(self.pid, signal.SIGKILL)
         assert self.process.wait() == -signal.SIGKILL
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds; the process must live."""
+        for _ in range(30_000):
+            if holds():
+                return
+            assert self.process.poll() is None, self._text(".out") + self._text(".err")
+            time.sleep(0.01)
+        raise AssertionError(f"it never came: {self._text('.err')}")
 
 
 def until_update(run: Started, update: int) -> None:
     """Wait until an update is logged."""
     path = run.folder / "train_log.jsonl"
-    for _ in range(30_000):
-        if path.is_file() and any(f'"update": {update},' in line for line in path.read_text().splitlines()):
-            return
-        assert run.process.poll() is None, run._text(".err")
-        time.sleep(0.01)
-    raise AssertionError(f"update {update} never came: {run._text('.err')}")
+    run.until(lambda: path.is_file() and f'"update": {update},' in path.read_text())
 
 
 def command(task: str, data, world: Path, folder: Path, *options: str) -> list[str]:

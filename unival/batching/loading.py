@@ -63,17 +63,23 @@ class EpochLoader:
     ) -> None:
         self.dataset, self.batches, self.collate = dataset, batches, collate
         self.workers, self.ahead, self.waiting = workers, ahead, waiting
+        self._begun: Any = None
         self._deaths = 0
         self._last_words: dict[Item, int] = {}
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    def begin(self) -> None:
+        """Start the workers; the first batches are ready when they are asked for."""
+        if self.workers and len(self.batches) and self._begun is None:
+            self._begun = self._start(0)
+
     def __iter__(self) -> Iterator[Any]:
         if not self.workers:
             yield from DataLoader(self.dataset, batch_sampler=self.batches, collate_fn=self.collate)  # type: ignore[arg-type]
             return
-        given, iterator = 0, None
+        given, iterator, self._begun = 0, self._begun, None
         try:
             while given < len(self.batches):
                 iterator = iterator or self._start(given)

@@ -93,7 +93,9 @@ def _read(opened: Opened, side: int | None, limits: Limits) -> Draft:
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """Return a decoded image of any mode as a new one, as :func:`read_image` describes."""
-    return _to_rgb(_upright(image))
+    rgb = _to_rgb(_upright(image))
+    # A copy is a plain image; the original still belongs to its format's plugin and closed file.
+    return rgb.copy() if rgb is image else rgb
 
 
 def _check_header(opened: Opened, image: Image.Image, limits: Limits) -> None:
@@ -131,7 +133,8 @@ def _pillow_limit(pixels: int) -> Iterator[None]:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image) or image
+        lies = image.getexif().get(_ORIENTATION, 1) != 1
+        return ImageOps.exif_transpose(image) if lies else image
     except Exception:
         # A damaged EXIF block says nothing about the orientation; the pixels are fine.
         return image
@@ -143,8 +146,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled(image).convert("RGB")
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return _over_white(image)
-    # A copy is a plain image; the original still belongs to its format's plugin and closed file.
-    return image.copy() if mode == "RGB" else image.convert("RGB")
+    return image if mode == "RGB" else image.convert("RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -43,18 +43,19 @@ def audio_train(
 
 def int16_round_trip(wave: np.ndarray) -> np.ndarray:
     """Clip to [-1, 1] and truncate to 16-bit steps: float32 (n,). Reference behaviour."""
-    steps = (np.clip(wave, -1.0, 1.0).astype(np.float64) * 32767.0).astype(np.int16)
-    return (steps / 32767.0).astype(np.float32)
+    steps = np.multiply(np.clip(wave, -1.0, 1.0), 32767.0, dtype=np.float64).astype(np.int16)
+    # The reference divides in float64, which comes to the same float32 for each of the 65,536 steps.
+    return np.divide(steps, np.float32(32767.0), dtype=np.float32)
 
 
 def _fitted(wave: np.ndarray, length: int, start: int, filling: str) -> Tensor:
     wave = int16_round_trip(wave[start : start + length])
     out = np.zeros(length, dtype=np.float32)
+    times = 1 if filling == "pad" else length // len(wave)
+    out[: times * len(wave)].reshape(times, -1)[:] = wave
     if filling == "repeat":
-        wave = np.tile(wave, -(-length // len(wave)))[:length]
-    elif filling == "repeatpad":
-        wave = np.tile(wave, length // len(wave))
-    out[: len(wave)] = wave
+        rest = out[times * len(wave) :]
+        rest[:] = wave[: len(rest)]
     return torch.from_numpy(out)
 
 

@@ -1,12 +1,8 @@
-"""Decoded images to model input: evaluation, training, and grounding with its box.
-
-What torchvision does (:mod:`unival.media.augmentation`) is imported where it is done.
-"""
+"""Decoded images to model input: evaluation, training, and grounding with its box."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +12,8 @@ from torch import Tensor
 
 from unival.errors import ConfigError
 from unival.media.arguments import needed
+from unival.media.augmentation import rand_augment
+from unival.media.resize import centre, centre_crop, pixels_of, resized, resized_window
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,10 +51,8 @@ def image_eval(
     """
     image = _rgb(image)
     if resize:
-        return _normalised(_resized(image, size, size, backend), mean, std)
-    from unival.media.augmentation import centre_crop
-
-    return _normalised(centre_crop(_pixels(image), size), mean, std)
+        return normalised(resized(image, size, size, backend), mean, std)
+    return normalised(centre_crop(pixels_of(image), size), mean, std)
 
 
 def image_train(
@@ -79,11 +75,11 @@ def image_train(
     """
     if not augment or not resize:
         return image_eval(image, size, mean, std, resize=resize, backend=backend)
-    from unival.media.augmentation import centre_crop, rand_augment
-
     rng = needed(rng)
-    scaled = _random_short_side(_rgb(image), size, top_scale, rng, backend)
-    return _normalised(rand_augment(centre_crop(scaled, size), rng), mean, std)
+    shape = _random_short_side(image.size, size, top_scale, rng)
+    corner = (centre(shape[0], size), centre(shape[1], size))
+    window = resized_window(_rgb(image), shape, corner, size, backend)
+    return normalised(rand_augment(window, rng), mean, std)
 
 
 def grounding_eval(
@@ -139,16 +135,15 @@ def grounding_train(
     if not region_crop:
         return grounding_eval(image, box, size, max_image_size, mean, std, backend=backend, original=original)
     _check_bins(size, max_image_size)
-    scaled = _random_short_side(_rgb(image), size, top_scale, needed(rng), backend)
-    height, width = scaled.shape[1:]
+    width, height = _random_short_side(image.size, size, top_scale, needed(rng))
     of = original or image.size
     ratio = (width / of[0], height / of[1])
     x0, y0, x1, y1 = _scale_box(box, ratio)
     left = _window((x0 + x1) / 2, size, width)
     top = _window((y0 + y1) / 2, size, height)
-    window = scaled[:, top : top + size, left : left + size]
+    window = resized_window(_rgb(image), (width, height), (left, top), size, backend)
     inside = [min(max(v, 0.0), float(size)) for v in (x0 - left, y0 - top, x1 - left, y1 - top)]
-    return Grounded(_normalised(window, mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio)
+    return Grounded(normalised(window, mean, std), (inside[0], inside[1], inside[2], inside[3]), ratio)
 
 
 def scale_range(size: int, top_scale: int | None = None) -> tuple[int, int]:
@@ -163,50 +158,24 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _resized(image: Image.Image, width: int, height: int, backend: str) -> Tensor:
-    """uint8 (3, height, width) by one of ``RESIZE_BACKENDS`` (unival/specs/options.py)."""
-    if backend == "torchvision":
-        from unival.media.augmentation import resized
-
-        return resized(_pixels(image), [height, width])
-    return _pixels(image.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    """RGB -> uint8 (3, height, width)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
 def _random_short_side(
-    image: Image.Image, size: int, top_scale: int | None, rng: np.random.Generator, backend: str
-) -> Tensor:
+    shape: tuple[int, int], size: int, top_scale: int | None, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draw the (width, height) to which an image of (width, height) ``shape`` is resized."""
     top, cap = scale_range(size, top_scale)
     short = int(rng.integers(size, top + 1))
-    width, height = image.size
+    width, height = shape
     if width < height:
-        return _resized(image, short, min(int(short * height / width), cap), backend)
-    return _resized(image, min(int(short * width / height), cap), short, backend)
+        return short, min(int(short * height / width), cap)
+    return min(int(short * width / height), cap), short
 
 
-def _normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (3, h, w) -> float32 (3, h, w)."""
-    return normalised(pixels.numpy(), mean, std)
-
-
-def normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (3, ...) -> float32 (3, ...), contiguous: each of the 256 values is normalised once."""
-    values = _normalised_values(tuple(mean), tuple(std))
-    out = np.empty(pixels.shape, dtype=np.float32)
-    for channel, levels in enumerate(values):
-        np.take(levels, pixels[channel], out=out[channel], mode="clip")
-    return torch.from_numpy(out)
-
-
-@lru_cache(maxsize=8)
-def _normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """What each of the 256 values of a pixel becomes in each channel, float32 (3, 256)."""
-    levels = torch.arange(256, dtype=torch.float32).div(255).expand(3, 256)
-    return levels.sub(torch.tensor(mean)[:, None]).div(torch.tensor(std)[:, None]).numpy()
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (3, ...) -> float32 (3, ...), contiguous; colour by colour, which stays in the processor's cache."""
+    out = torch.empty(pixels.shape)
+    for values, colour, middle, spread in zip(out, pixels, mean, std, strict=True):
+        values.copy_(colour).div_(255).sub_(middle).div_(spread)
+    return out
 
 
 def _scale_box(box: Sequence[float], ratio: tuple[float, float]) -> Box:

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import InterpolationMode
 
 from unival.core.seeding import torch_seeded
 from unival.media.arguments import needed, one_of
-from unival.media.augmentation import centre_crop, resized
+from unival.media.resize import centre_crop, resized_pixels
 from unival.media.transforms_image import HALF, normalised
 
 FRAME_RESIZE = ("none", "short_side", "square")
@@ -39,9 +37,9 @@ def video_eval(
         height, width = clip.shape[-2:]
         short = min(height, width)
         target = [max(size, round(height * size / short)), max(size, round(width * size / short))]
-        clip = resized(clip, target)
+        clip = resized_pixels(clip, target)
     elif frame_resize == "square":
-        clip = resized(clip, [size, size])
+        clip = resized_pixels(clip, [size, size])
     return _finished(centre_crop(clip, size), mean, std)
 
 
@@ -67,6 +65,9 @@ def video_train(
     one_of("order", order, ORDERS)
     if not augment:
         return video_eval(frames, size, mean, std, frame_resize=frame_resize)
+    from torchvision.transforms import v2
+    from torchvision.transforms.v2 import InterpolationMode
+
     crop = [v2.RandomResizedCrop(size, (0.5, 1.0), interpolation=InterpolationMode.BICUBIC, antialias=True)]
     mirror = [v2.RandomHorizontalFlip()] if flip else []
     colour = [v2.RandAugment()]
@@ -81,4 +82,4 @@ def _channels_first(frames: np.ndarray) -> Tensor:
 
 
 def _finished(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    return normalised(clip.permute(1, 0, 2, 3).numpy(), mean, std)
+    return normalised(clip.permute(1, 0, 2, 3), mean, std)

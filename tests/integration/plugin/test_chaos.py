@@ -23,7 +23,8 @@ def test_kills_leave_nothing_and_change_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     result = json.loads(done.stdout[done.stdout.index("{") :])["kills"]
-    assert result["kills"] == 2 and not result["problems"] and result["lost updates, most"] <= 3
+    # a checkpoint every three updates, which may still be on its way when the next one is due
+    assert result["kills"] == 2 and not result["problems"] and result["lost updates, most"] <= 6
 
 
 def test_ctrl_c_saves_and_a_second_run_in_the_folder_is_refused(train, tables):

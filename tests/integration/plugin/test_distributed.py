@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tests.support.checks import refused, weights
+from tests.support.checks import refused, same, weights
 from tests.support.plugin_runs import two_ranks
 
 EXACT = ("--dropout=0", "--freeze-batchnorm", "--max-epoch=2", "--batch-size=7", "--batch-size-valid=2")
@@ -33,25 +33,75 @@ def test_two_ranks_equal_one(train, tables, backend, accumulate):
     assert gap < 1e-6  # measured 0, 6e-8, 0
 
 
-def test_a_mixture_whose_ranks_differ_in_modalities(train, tables, tmp_path):
+@pytest.fixture
+def mixture(tables, tmp_path):
+    """Pictures, clips and sounds; with one row on each rank, ranks differ in what they hold."""
     path = tmp_path / "mixture.yaml"
-    mixture = [
-        {"name": "pictures", "table": str(tables / "pretrain_image.tsv")},
-        {"name": "clips", "table": str(tables / "pretrain_video.tsv"), "weight": 0.4},
+    sources = [
+        {"name": kind, "table": str(tables / f"pretrain_{kind}.tsv"), "weight": weight}
+        for kind, weight in (("image", 1.0), ("video", 0.6), ("audio", 0.4))
     ]
-    path.write_text(yaml.safe_dump(mixture))
-    options = (
-        "--video-encoder-name=all_resnext14",
-        "--disable-validation",
-        "--freeze-batchnorm",
-        "--max-update=6",
-    )
-    run = two_ranks(train, "unify_task", path, *options, "--batch-size=2", "--ddp-backend=legacy_ddp")
-    assert len(run.losses()) == 6 and all(loss > 0 for loss in run.losses())
-    refused(
-        two_ranks(train, "unify_task", path, *options, "--ddp-backend=c10d", name="c10d", code=2),
-        "legacy_ddp",
-    )
+    path.write_text(yaml.safe_dump(sources))
+    return path
+
+
+MIXED = (
+    "--video-encoder-name=all_resnext14",
+    "--audio-encoder-name=pann_cnn6",
+    "--disable-validation",
+    "--freeze-batchnorm",
+    "--weight-decay=0.1",
+    "--max-update=4",
+    "--save-interval-updates=2",
+    "--batch-size=1",
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--update-freq=2",), ("--bf16", "--store-ema", "--max-update=2")],
+    ids=["accumulated", "bf16"],
+)
+def test_a_mixture_whose_ranks_differ_in_modalities(train, mixture, options):
+    """No backend is named: gradients travel beside the backward pass. Behind it, the run is the same; it may change."""
+    runs = {
+        name: two_ranks(train, "unify_task", mixture, *MIXED, *options, *backend, name=name)
+        for name, backend in (("beside", ()), ("behind", ("--ddp-backend=legacy_ddp",)))
+    }
+    assert len(runs["beside"].losses()) > 1 and all(loss > 0 for loss in runs["beside"].losses())
+    assert runs["beside"].losses() == runs["behind"].losses()
+    ends = {name: weights(run.folder) for name, run in runs.items()}
+    same(ends["beside"]["model"], ends["behind"]["model"])
+    if "--bf16" in options:
+        same(ends["beside"]["extra_state"]["ema"], ends["behind"]["extra_state"]["ema"])
+        return
+    for name, backend in (("beside", "legacy_ddp"), ("behind", "c10d")):
+        folder = runs[name].folder
+        (folder / "checkpoint_1_2.pt").rename(folder / "checkpoint_last.pt")
+        options_of_other = (*MIXED, *options, f"--ddp-backend={backend}")
+        other = two_ranks(train, "unify_task", mixture, *options_of_other, name=name)
+        assert other.losses() == runs["beside"].losses()
+        same(weights(folder)["model"], ends["beside"]["model"])
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"), [("--ddp-comm-hook=fp16", "--bf16"), ("--broadcast-buffers", "--sync-bn")]
+)
+def test_options_of_torchs_exchange_say_what_to_use(train, tables, option, instead):
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    refused(two_ranks(train, "caption", data, option, code=2), option.partition("=")[0], instead)
+
+
+def test_losses_that_are_not_finite_are_counted_on_all_ranks(train, tables):
+    """Their gradient of zeros goes through parameters that no forward pass used (torch's exchange ends the run)."""
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    first = train("caption", data, "--max-update=1", "--disable-validation", name="first").ok().folder
+    state = weights(first)
+    state["model"]["decoder.layers.0.fc1.weight"][0, 0] = float("nan")
+    torch.save(state, first / "poisoned.pt")
+    start = (f"--finetune-from-model={first / 'poisoned.pt'}", "--max-nonfinite=2", "--max-update=9")
+    run = two_ranks(train, "caption", data, *start, "--disable-validation", code=2)
+    refused(run, "the loss is nan", "after 2 such")
 
 
 def test_rows_without_media_on_one_rank_only(train, world, tables, tmp_path):

@@ -15,7 +15,7 @@ from unival.errors import OutputError
 from unival.tasks import files
 from unival.tasks.files import check_room, nbytes, tidy, write_checkpoint
 from unival.tasks.guards import Stagnation, not_finite
-from unival.tasks.trainer import UnivalTrainer
+from unival.tasks.saving import write
 
 HUGE = ("--lr=1e6", "--weight-decay=1e6")  # weights grow by 1e12 in an update
 
@@ -137,11 +137,9 @@ def test_a_run_without_room_saves_elsewhere(tmp_path, monkeypatch):
         return SimpleNamespace(free=0 if folder == home else 10**9)
 
     monkeypatch.setattr(files.shutil, "disk_usage", usage)
-    trainer = SimpleNamespace(
-        task=SimpleNamespace(cfg=SimpleNamespace(save_dir_fallback=str(spare))), get_num_updates=lambda: 4
-    )
+    state = {"tensor": torch.ones(9), "optimizer_history": [{"num_updates": 4}]}
     with pytest.raises(OutputError, match=rf"Update 4 is saved as {spare / 'checkpoint_last.pt'}; the same"):
-        UnivalTrainer._write(trainer, {"tensor": torch.ones(9)}, home / "checkpoint_1_4.pt")
+        write(state, home / "checkpoint_1_4.pt", str(spare))
     assert not os.listdir(home) and torch.load(spare / "checkpoint_last.pt")["tensor"].sum() == 9
     monkeypatch.undo()
     tidy(home, str(spare))

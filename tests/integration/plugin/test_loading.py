@@ -59,6 +59,17 @@ def read(rows, workers=2, **settings):
     return [batch.tolist() for batch in loader]
 
 
+def test_workers_that_have_begun_are_those_that_are_read():
+    rows = Rows()
+    loader = EpochLoader(rows, batches(), rows.collater, 2, ahead=4)
+    loader.begin()
+    begun = loader._begun
+    loader.begin()
+    assert loader._begun is begun and all(worker.is_alive() for worker in begun._workers)
+    assert [batch.tolist() for batch in loader] == read(Rows()) and loader._begun is None
+    assert not multiprocessing.active_children()
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 

@@ -1,0 +1,124 @@
+"""Where an update of step_units.py spends its time on a CPU, by kind of operation, before and now.
+
+    python benchmarks/step_profile.py [--only caption quickstart] [--precision float32] [--turns 2] [--recompute]
+
+The profiler's self times as shares, and as parts of the processor time of the same update (what else the machine does
+falls on the clock alone); one thread, each manner in a process of its own, the least of its turns. "Adam and clip" is
+all that follows the backward pass. ``--recompute`` compares the update as it is with one whose layers are run again in
+the backward pass (``checkpoint_activations``) instead, by user time and peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import time
+from typing import Any
+
+KINDS = {
+    "convolution": ("conv",),
+    "matrix products": ("mm", "linear", "scaled_dot"),
+    "BatchNorm": ("batch_norm",),
+    "LayerNorm": ("layer_norm",),
+    "activations and pooling": ("threshold", "relu", "clamp", "gelu", "pool"),
+    "copies and casts": ("copy_", "cat", "contiguous", "_to_copy", "clone"),
+    "loss and softmax": ("softmax", "gather", "nll"),
+}
+LATER, REST = "Adam and clip", "other"
+
+
+def kind_of(event: Any) -> str:
+    parent = event
+    while parent is not None:
+        if parent.name == LATER:
+            return LATER
+        parent = parent.cpu_parent
+    return next((kind for kind, words in KINDS.items() if any(word in event.name for word in words)), REST)
+
+
+def profile(kind: str, precision: str, manner: str, turns: int) -> dict[str, float]:
+    """Seconds of an update by kind of operation."""
+    import torch
+    import updates
+    from step_units import step
+    from torch.profiler import ProfilerActivity, record_function
+    from torch.profiler import profile as record
+
+    plain = updates.apply_gradients
+
+    def apply_gradients(*arguments: Any) -> None:
+        with record_function(LATER):
+            plain(*arguments)
+
+    updates.apply_gradients = apply_gradients
+    torch.set_num_threads(1)
+    run = step(kind, precision, manner)
+    run()
+    found: list[dict[str, float]] = []
+    for _ in range(turns):
+        with record(activities=[ProfilerActivity.CPU]) as recorded:
+            begun = time.process_time()
+            run()
+            taken = time.process_time() - begun
+        seconds = dict.fromkeys((*KINDS, LATER, REST), 0.0)
+        for event in recorded.events():
+            seconds[kind_of(event)] += event.self_cpu_time_total / 1e6
+        total = sum(seconds.values())
+        found.append({name: each * taken / total for name, each in seconds.items()})
+    return min(found, key=lambda seconds: sum(seconds.values()))
+
+
+def recomputed(kind: str, precision: str, again: str, turns: int) -> dict[str, float]:
+    """User seconds of an update and the peak of memory, as it is or with layers run again."""
+    import step_units
+    import torch
+
+    torch.set_num_threads(1)
+    step_units.NETWORKS[kind] = step_units.NETWORKS[kind] | {"checkpoint_activations": again == "recomputed"}
+    run = step_units.step(kind, precision)
+    run()
+    times = []
+    for _ in range(turns):
+        begun = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+        run()
+        times.append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - begun)
+    return {"user s": min(times), "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=["caption", "quickstart"])
+    parser.add_argument("--precision", nargs="+", default=["float32"])
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--recompute", action="store_true")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    measure, manners = (
+        (recomputed, ("as it is", "recomputed")) if args.recompute else (profile, ("before", "now"))
+    )
+    for kind in args.only:
+        for precision in args.precision:
+            found = []
+            for manner in manners:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    found.append(pool.apply(measure, (kind, precision, manner, args.turns)))
+            print(f"\n| {kind}, {precision} | {' | '.join(manners)} |\n|---|---|---|")
+            totals = [sum(seconds.values()) for seconds in found]
+            for name in found[0]:
+                cells = [f"{each[name]:.3f}" for each in found]
+                if not args.recompute:
+                    cells = [
+                        f"{cell} s, {each[name] / total:.0%}"
+                        for cell, each, total in zip(cells, found, totals, strict=True)
+                    ]
+                print(f"| {name} | {' | '.join(cells)} |")
+            if not args.recompute:
+                print(f"| all | {' | '.join(f'{total:.3f} s' for total in totals)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
