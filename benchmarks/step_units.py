@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 from turns import Run, Side, before_and_now
@@ -92,14 +91,11 @@ def as_before() -> None:
 def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> Run:
     """An update through the engine's optimizer of that name, as its trainer builds it."""
     import torch
-    from fairseq import optim
-    from omegaconf import OmegaConf
+    from updates import apply_gradients, engine_optimizer, give_precision
 
-    import unival.plugin  # noqa: F401
     from unival import build_model
     from unival.losses import LossOptions, label_smoothed_loss
     from unival.modeling.joining import as_precision
-    from unival.tasks.precision import batch_norm_kept
 
     if manner == "before":
         as_before()
@@ -109,19 +105,8 @@ def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> R
     arch, vocabulary = ("unival_tiny", 1700) if small else ("unival_base", VOCABULARY)
     model = build_model(arch, vocabulary, **frozen, **NETWORKS[kind])
     dtype = getattr(torch, precision)
-    with batch_norm_kept(model) if manner == "now" else nullcontext():
-        model.to(dtype)
-    adam = {"_name": "adam", "adam_betas": "(0.9, 0.999)", "adam_eps": 1e-8, "weight_decay": 0.01}
-    adam |= {"use_old_adam": False, "fp16_adam_stats": False, "tpu": False, "lr": [1e-5]}
-    half = dtype != torch.float32
-    common = {"bf16": half, "fp16_scale_window": 1, "model_parallel_size": 1}
-    cfg = OmegaConf.create({"optimizer": adam, "common": common, "optimization": {"update_freq": [1]}})
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = (
-        optim.FP16Optimizer.build_optimizer(cfg, trained)
-        if half
-        else optim.build_optimizer(cfg.optimizer, trained)
-    )
+    give_precision(model, dtype, keep_batch_norm=manner == "now")
+    optimizer = engine_optimizer(model, dtype)
     inputs = as_precision(net_input(kind, pixels), dtype)
     target = inputs["prev_output_tokens"].roll(-1, 1)
 
@@ -132,9 +117,7 @@ def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> R
         output = label_smoothed_loss(logits, target, LossOptions(label_smoothing=0.1))
         del logits
         optimizer.backward(output.loss)
-        optimizer.multiply_grads(1 / output.sample_size)
-        optimizer.clip_grad_norm(1.0)
-        optimizer.step()
+        apply_gradients(optimizer, output.sample_size)
 
     return run
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from unival.launch.watchdog import WATCHDOG
 from unival.modeling.regions import REGIONS, Region
@@ -21,7 +22,7 @@ from unival.modeling.regions import REGIONS, Region
 logger = logging.getLogger(__name__)
 
 # Dropout from torch's own generators: the numbers of a run that is not compiled, so that either goes on with the other.
-_OPTIONS = {"fallback_random": True}
+_OPTIONS: dict[str, Any] = {"fallback_random": True}
 # One for every network, and for stacks of layers one for each of: padding or none, positions alike in all rows or not.
 _VERSIONS = 32
 
@@ -46,6 +47,10 @@ def set_compiled(wanted: bool, device: torch.device, backend: str = "inductor") 
 
     # It would split regions at the data-parallel wrapper's buckets. Gradients are exchanged region by region as it is.
     torch._dynamo.config.optimize_ddp = False
+    # not an argument of torch.compile, which torch 2.11 does not know
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS)
+    if device.type == "cuda" or backend == "cudagraphs":
+        _mark_updates()
     _PROGRESS.watch()
     for region in REGIONS:
         region.compiled = _compiled(region, backend)
@@ -80,7 +85,6 @@ def _compiled(region: Region, backend: str) -> Callable[..., Any]:
         dynamic=True if region.every_size else None,
         backend=backend,
         options=_OPTIONS if backend == "inductor" else None,
-        recompile_limit=_VERSIONS,
     )
     name = region.function.__name__
 
@@ -100,6 +104,21 @@ def _compiled(region: Region, backend: str) -> Callable[..., Any]:
             return region.function(module, first, *others)
 
     return run
+
+
+def _mark_updates() -> None:
+    """Tell recorded CUDA graphs where an update ends, for all optimizers of this process.
+
+    torch takes the first forward pass behind a backward pass for a new step, and gives the memory of the last step's
+    graphs away. With accumulated batches the gradients of the first one lie there, and the update needs them.
+    """
+    torch.compiler.cudagraph_mark_step_begin()  # before the first update: from here on only marks begin a step
+    if not _MARKED:
+        mark = torch.compiler.cudagraph_mark_step_begin
+        _MARKED.append(register_optimizer_step_post_hook(lambda *_: mark()))
+
+
+_MARKED: list[Any] = []  # the hook, once in a process
 
 
 class _Progress:
@@ -127,7 +146,8 @@ class _Progress:
     def _end(self, of: Any) -> None:
         self._pause.close()
         self.count += 1
-        what = self.name if of.callback_trigger.name == "DYNAMO" else "a backward pass"
+        kinds = {"DYNAMO": self.name, "CUDAGRAPH_RECORDING": "recording a CUDA graph"}
+        what = kinds.get(of.callback_trigger.name, "a backward pass")
         logger.info(f"compilation {self.count} ({what}): {time.monotonic() - self._began:.0f} s")
 
 

@@ -29,6 +29,9 @@ BUGS = {
     "el_rdrop_update1": 14,
     "el_rdrop_drop_worst0.2_update1": 14,
 }
+# The numbers were recorded with AVX-512. Other processors have other exp and log in torch, a last bit of p apart, which
+# 1 / (1 - p) near p = 1 and small differences of pairs magnify; measured with AVX2.
+SAME_FUNCTIONS = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 # Results with tests of their own.
 SPECIAL = {"ce_two_samples_list", "scst_loss_reward_per_sentence", "scst_loss_reward_1.0"}
 REGULAR = [
@@ -127,7 +130,9 @@ def test_inputs(case: str) -> None:
 def test_loss_and_gradient(case: str, name: str) -> None:
     expected = CASES[case]["results"][name]
     output, grad = run(case, name)
-    assert output.loss.item() == pytest.approx(expected["loss"], rel=1e-5)  # measured 2e-7
+    magnified = name.endswith("logend1.0") and not SAME_FUNCTIONS
+    # measured 2e-7; magnified 1e-4
+    assert output.loss.item() == pytest.approx(expected["loss"], rel=2e-4 if magnified else 1e-5)
     assert output.nll_loss.item() == pytest.approx(expected["nll_loss"], rel=1e-5)
     assert (output.sample_size, output.ntokens, output.nsentences) == (
         expected["sample_size"],
@@ -139,7 +144,8 @@ def test_loss_and_gradient(case: str, name: str) -> None:
     # Row sums are at most 2. The reference's own float32 gradients are up to 2e-4 (cross entropy) and 6e-3
     # (bonus: 1 / (1 - p) near p = 1) away from float64, relative; ours are closer. Measured between the two,
     # absolute: 4.5e-5 cross entropy, 6.1e-4 bonus, 4.7e-3 bonus without its linear end.
-    atol = 5e-3 if name.endswith("logend1.0") else 1e-3 if name.startswith("el") else 6e-5
+    plain = 6e-5 if SAME_FUNCTIONS else 2e-4  # measured 1.3e-4
+    atol = 5e-3 if name.endswith("logend1.0") else 1e-3 if name.startswith("el") else plain
     torch.testing.assert_close(rows, wanted, rtol=1e-5, atol=atol)
 
 

@@ -74,8 +74,11 @@ def attend(
 def _aligned(bias: Tensor) -> Tensor:
     """A bias on a GPU that begins where fused kernels may read 16 bytes at once; cuDNN's does not look.
 
-    A slice of a larger bias, as in step-by-step decoding, begins anywhere.
+    A slice of a larger bias, as in step-by-step decoding, begins anywhere. A compiler cannot ask where a tensor
+    begins, and would split its graph here; what it compiles has a bias of its own.
     """
+    if torch.compiler.is_compiling():
+        return bias
     return bias.clone() if bias.is_cuda and bias.data_ptr() % 16 else bias
 
 

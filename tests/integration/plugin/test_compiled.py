@@ -38,6 +38,31 @@ def test_a_compiled_run_is_the_run_as_written(train, tables):
     assert len(again.losses()) == 4 and "compilation" not in again.text
 
 
+def test_older_versions_of_torch_know_what_torch_compile_is_given(monkeypatch, as_written):
+    """setup.py takes torch from 2.6 on."""
+    given = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: given.append(options) or function)
+    assert set_compiled(True, CPU, "aot_eager")
+    assert {name for options in given for name in options} <= {"dynamic", "backend", "options"}
+    assert torch._dynamo.config.recompile_limit >= 32, "a stack of layers has more versions than torch's 8"
+
+
+def test_an_update_ends_a_step_of_cuda_graphs(as_written):
+    """Else torch gives the gradients of an update's first batch away when the second one begins."""
+    from torch._inductor.cudagraph_trees import MarkStepBox
+
+    assert set_compiled(True, CPU, "cudagraphs")
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    begun = MarkStepBox.mark_step_counter
+    assert begun != 0, "from the first update on only marks begin a step"
+    for _ in range(2):
+        (weight**2).sum().backward()
+        assert begun == MarkStepBox.mark_step_counter
+    optimizer.step()
+    assert begun - 1 == MarkStepBox.mark_step_counter
+
+
 def test_without_a_compiler_the_run_goes_on(caplog, as_written):
     from torch._inductor import config as inductor
 

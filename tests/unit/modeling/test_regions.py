@@ -6,8 +6,11 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.support.model_fixtures import ALL, mixed_batch, small_model
+from tests.support.model_fixtures import ALL, SMALL, VOCAB, mixed_batch, small_model
+from unival.modeling.batch_facts import BatchFacts, SourceFacts, TargetFacts
+from unival.modeling.build import build_model
 from unival.modeling.regions import REGIONS
 
 NETWORKS = {"image_network", "whole_network"}
@@ -66,3 +69,22 @@ def test_copies_have_their_own_weights(calls):
     for _, (module, *_) in calls:
         assert theirs.isdisjoint(id(parameter) for parameter in module.parameters())
     assert model.state_dict().keys() == average.state_dict().keys()
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_no_region_leaves_the_compiler_on_a_gpu(calls):
+    """Tensors that say they are on a GPU and hold nothing take the paths of one."""
+    batch = mixed_batch((0, 0))
+    previous = batch["prev_output_tokens"]
+    source = SourceFacts.of(batch["src_tokens"], batch["patch_types"])
+    facts = BatchFacts(source, TargetFacts.of(previous), previous.numpy())
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+        model = build_model("unival_tiny", VOCAB, **SMALL | {"resnet_type": "test_resnet"}).train()
+        there = {
+            name: None if value is None else torch.empty_like(value, device="cuda")
+            for name, value in batch.items()
+        }
+        model(**there, facts=facts)
+        for one, inputs in calls:
+            assert torch._dynamo.explain(one.function)(*inputs).graph_count == 1, one.function.__name__
+    assert len(calls) == 3
