@@ -45,8 +45,6 @@ def set_compiled(wanted: bool, device: torch.device, backend: str = "inductor") 
         return False
     import torch._dynamo.config
 
-    # It would split regions at the data-parallel wrapper's buckets. Gradients are exchanged region by region as it is.
-    torch._dynamo.config.optimize_ddp = False
     # not an argument of torch.compile, which torch 2.11 does not know
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS)
     if device.type == "cuda" or backend == "cudagraphs":
