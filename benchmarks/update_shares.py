@@ -28,6 +28,7 @@ class Shares:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.inner = [0.0]
+        self.whole: dict[str, float] = {}  # those of complete updates
         self.updates, self.begun, self.ended = 0, 0.0, 0.0
 
     def timed(self, owner: Any, name: str, part: str) -> None:
@@ -50,7 +51,7 @@ class Shares:
     def count(self, *_: Any) -> None:
         """An update begins."""
         self.updates += 1
-        self.ended = time.process_time()
+        self.whole, self.ended = dict(self.seconds), time.process_time()
         if self.updates == WARM + 1:
             self.begun = self.ended
 
@@ -104,9 +105,9 @@ def main() -> int:
         status = unival(["train", args.recipe, *options, *words[cut + 1 :]])
     counted = shares.updates - 1 - WARM
     total = shares.ended - shares.begun
-    shares.seconds["between updates: progress, log"] = total - sum(shares.seconds.values())
+    shares.whole["between updates: progress, log"] = total - sum(shares.whole.values())
     print("| part | ms an update | share |\n|---|---|---|")
-    for part, seconds in shares.seconds.items():
+    for part, seconds in shares.whole.items():
         print(f"| {part} | {seconds / counted * 1e3:.1f} | {seconds / total:.1%} |")
     print(f"| all | {total / counted * 1e3:.1f} | |")
     return status

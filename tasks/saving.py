@@ -40,6 +40,7 @@ class Writer:
         self._go_on = threading.Event()
         self._error: BaseException | None = None
         self._memory = Memory()
+        self._inherited: Memory | None = None
         self._told = False
         self._path: Path | None = None
 
@@ -121,6 +122,8 @@ class Writer:
     def in_child(self) -> None:
         """What a forked process leaves to its parent: a data worker would keep the content of the file on the disk long
         after it is removed."""
+        # A child has no such memory. Freed, its addresses would be taken from what the child has there by then.
+        self._inherited = self._memory
         self._thread, self._memory = None, Memory()
         if self._path is None:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Snapshot:
             self._tensors[id(tensor)] = tensor
             return tensor
 
-        utils.apply_to_sample(note, state)
+        _each(note, state)
         self._sizes = {_place(tensor): _size(tensor) for tensor in self._tensors.values()}
         self.nbytes = sum(map(_aligned, self._sizes.values()))
 
@@ -100,13 +100,23 @@ class Snapshot:
             if isinstance(tensor, torch.nn.Parameter) and _shares(tensor):
                 copy = torch.nn.Parameter(copy, tensor.requires_grad)
             copies[key] = copy.requires_grad_(tensor.requires_grad)
-        return utils.apply_to_sample(lambda tensor: copies[id(tensor)], self.state)
+        return _each(lambda tensor: copies[id(tensor)], self.state)
 
 
 def room_for(nbytes: int) -> bool:
     """Whether a copy of that size leaves memory enough to all else on this machine."""
     free = [size for size in (free_memory(torch.device("cpu")), *_left_in_groups()) if size is not None]
     return not free or nbytes <= _SHARE * min(free)
+
+
+def _each(function: Callable[[torch.Tensor], torch.Tensor], state: Any) -> Any:
+    """The state with ``function`` of every tensor in it. (The engine's function for that leaves a cycle behind, and
+    what it is given would live until the garbage collector comes: copies, and states to go back to.)"""
+    given = [function]
+    try:
+        return utils.apply_to_sample(lambda tensor: given[0](tensor), state)
+    finally:
+        given.clear()
 
 
 def _shares(tensor: torch.Tensor) -> bool:

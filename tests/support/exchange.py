@@ -139,13 +139,21 @@ def updates(sides: Sides, count: int = len(UPDATES)) -> list[dict[str, Any]]:
 
 
 def given_up(sides: Sides) -> list[dict[str, Any]]:
-    """Rank 1 has no memory for its last pass, in the middle of the backward pass or before it; then all is well."""
+    """Rank 1 has no memory for its last pass, in the middle of the backward pass or before it, or for an earlier pass
+    alone; then all is well."""
     ours, groups = sides.wrappers[1], UPDATES[0][0]
     found = []
-    for before in (True, False):
+    for where in ("before", "within", "earlier"):
         loss = sides.loss(ours, groups[0], 1)
-        if dist.get_rank() == 1:
-            if not before:
+        if where == "earlier":
+            with ours.no_sync():
+                if dist.get_rank() == 1:
+                    ours.give_up()
+                else:
+                    sides.loss(ours, groups[0], 2).backward()
+            loss.backward()
+        elif dist.get_rank() == 1:
+            if where == "within":
                 handle = ours.module.encoder.layer_norm.bias.register_hook(_no_memory)
                 try:
                     loss.backward()

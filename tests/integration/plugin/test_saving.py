@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import signal
 import threading
+import weakref
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -141,6 +144,33 @@ def test_one_copy_after_another():
         assert torch.equal(copy, tensor) and len(memory._map) == 400_000
         memory.release()
     assert torch.equal(Snapshot({"tensor": torch.ones(9)}).take(memory)["tensor"], torch.ones(9))
+
+
+def test_what_is_copied_and_its_copy_end_with_their_last_user():
+    """States to go back to are as large as checkpoints: they must not wait for the garbage collector."""
+    gc.disable()
+    try:
+        memory, tensor = Memory(), torch.ones(9)
+        copy = Snapshot({"tensor": tensor}).take(memory)
+        ends = weakref.ref(tensor), weakref.ref(memory._map)
+        del tensor, copy, memory
+        assert [end() for end in ends] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_forked_process_keeps_what_it_has_in_the_place_of_the_memory():
+    """Memory that is not handed on leaves room for other things of a child, which the end of its owner would free."""
+    writer = Writer()
+    Snapshot({"tensor": torch.ones(2**18)}).take(writer._memory)
+
+    def goes_on():
+        taken = mmap.mmap(-1, 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        writer.in_child()
+        taken[:] = bytes(len(taken))
+        return True
+
+    assert in_fork(goes_on)
 
 
 def test_a_copy_is_not_handed_on_to_forked_processes():
