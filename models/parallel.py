@@ -92,10 +92,19 @@ class DataParallel(nn.Module):
         for parameter in self.trained:
             parameter.register_post_accumulate_grad_hook(self._arrived)
         self._forget()
+        # A difference at the start would never be seen: gradients are sums, so the norms agree.
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor, self._first(), group=process_group)
+
+    def _first(self) -> int:
+        """The rank whose weights all begin with."""
+        return dist.get_global_rank(self.process_group, 0) if self.process_group is not None else 0
 
     def _forget(self) -> None:
         """Be ready for the next update."""
         self._begun = self._ended = False
+        self._failed = False  # whether this rank has given up a pass
         self._sent = 0
         self._works: list[Any] = []
         self._used: set[Tensor] = set()  # parameters with a gradient of this rank
@@ -143,22 +152,23 @@ class DataParallel(nn.Module):
             self._works.append(bucket.send(self.process_group, self.world_size))
             self._sent += 1
 
-    def _end(self, failed: bool = False) -> None:
+    def _end(self) -> None:
         """After the backward pass, send what is left and which parameters this rank used. (Here and not when the sums
         are asked for: what other exchanges come between is the same on all ranks.)"""
         for bucket in self.buckets:
             bucket.awaited = 0  # a parameter in the graph to which no gradient flowed
         self._send()
         counts = [float(parameter in self._used) for parameter in self.trained]
-        self._counts = torch.tensor([*counts, float(failed)], device=self.trained[0].device)
+        self._counts = torch.tensor([*counts, float(self._failed)], device=self.trained[0].device)
         self._works.append(dist.all_reduce(self._counts, group=self.process_group, async_op=True))
         self._begun, self._ended = False, True
 
     def give_up(self) -> None:
-        """This rank could not finish an update's last pass: the others must not wait for it, and the update is left out
-        on all of them (no parameter gets a gradient)."""
+        """This rank could not finish a pass: the others must not wait for it, and the update is left out on all of them
+        (no parameter gets a gradient)."""
+        self._failed = True
         if not self.accumulate_grads and not self._ended:
-            self._end(failed=True)
+            self._end()
 
     def all_reduce_grads(self) -> None:
         """Wait for the sums and give them to the parameters."""

@@ -198,6 +198,20 @@ def sending(sides: Sides) -> list[dict[str, Any]]:
     return [{"sent": shares, "again": message}]
 
 
+def beginning() -> list[dict[str, Any]]:
+    """Ranks that were built apart."""
+    from unival.models.parallel import DataParallel
+
+    torch.manual_seed(dist.get_rank())
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    model[1].running_mean.fill_(dist.get_rank())
+    DataParallel(model, dist.group.WORLD)
+    state = torch.cat([value.double().flatten() for value in model.state_dict().values()])
+    states = [torch.empty_like(state) for _ in range(dist.get_world_size())]
+    dist.all_gather(states, state)
+    return [{"alike": all(bool(torch.equal(states[0], other)) for other in states)}]
+
+
 def main(argv: Sequence[str]) -> int:
     import unival.plugin  # noqa: F401
 
@@ -208,6 +222,7 @@ def main(argv: Sequence[str]) -> int:
         "bf16 with BatchNorm": lambda: updates(Sides(True), 1),
         "given up": lambda: given_up(Sides(False)),
         "sending": lambda: sending(Sides(False)),
+        "beginning": beginning,
     }
     found = made[argv[0]]()
     if dist.get_rank() == 0:

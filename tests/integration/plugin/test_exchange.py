@@ -56,3 +56,7 @@ def test_buckets_leave_while_the_backward_pass_goes_on(found):
     (facts,) = found("sending")
     assert all(share > 0.6 for share in facts["sent"]), facts
     assert "outside no_sync()" in facts["again"]
+
+
+def test_all_ranks_begin_with_the_weights_of_the_first(found):
+    assert found("beginning") == [{"alike": True}]
