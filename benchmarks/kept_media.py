@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from image_resize import photographs
-from loading import OPTIONS, clips, sounds
+from loading import OPTIONS, clips, rates, sounds
 
 from unival.core.seeding import rng_for
 from unival.media.kept import KeptMedia, used
@@ -26,22 +25,21 @@ from unival.specs.inputs import load_media
 from unival.tables.row import Row
 
 
-def rates(
+def measured(
     modality: str, files: list[Path], kept: Path, training: bool, least: float
 ) -> tuple[list[float], float]:
     """Files a CPU second, decoded and kept, and the mean bytes of a kept medium."""
-    plain, keeping = MediaLoader(), MediaLoader()
+    plain, keeping, number = MediaLoader(), MediaLoader(), itertools.count()
     keeping.kept = KeptMedia(kept, {}, 10**10)
-    seconds, turn = [0.0, 0.0], 0
-    while turn <= 2 * len(files) or min(seconds) < least:
-        path = files[turn % len(files)]
-        for side, loader in enumerate((plain, keeping)):
-            rng = rng_for(1, 1, turn, "augment") if training else None
-            begun = time.process_time()
-            load_media(Row({modality: str(path)}, "table", 1), modality, loader, OPTIONS, rng, training)
-            seconds[side] += time.process_time() - begun if turn >= len(files) else 0.0
-        turn += 1
-    return [(turn - len(files)) / each for each in seconds], used(kept) / len(files)
+
+    def load(path: Path, loader: MediaLoader) -> None:
+        rng = rng_for(1, 1, next(number), "augment") if training else None
+        load_media(Row({modality: str(path)}, "table", 1), modality, loader, OPTIONS, rng, training)
+
+    for path in files:
+        load(path, keeping)
+    ways = {"decoded": lambda path: load(path, plain), "kept": lambda path: load(path, keeping)}
+    return rates(ways, files, least), used(kept) / len(files)
 
 
 def main() -> None:
@@ -65,7 +63,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as kept:
             make(Path(folder))
             files = sorted(Path(folder).iterdir())
-            (plain, found), size = rates(modality, files, Path(kept), training, args.seconds)
+            (plain, found), size = measured(modality, files, Path(kept), training, args.seconds)
         use = "training, augmented" if training else "evaluation"
         cells = [name, use, f"{plain:.0f}", f"{found:.0f}", f"{found / plain:.1f}", f"{size / 1e3:.0f}"]
         print(f"| {' | '.join(cells)} |", flush=True)

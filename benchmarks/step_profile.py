@@ -11,11 +11,13 @@ the backward pass (``checkpoint_activations``) instead, by user time and peak me
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
-import resource
 import time
 from typing import Any
+
+from turns import Run, Side
 
 KINDS = {
     "convolution": ("conv",),
@@ -70,21 +72,25 @@ def profile(kind: str, precision: str, manner: str, turns: int) -> dict[str, flo
     return min(found, key=lambda seconds: sum(seconds.values()))
 
 
-def recomputed(kind: str, precision: str, again: str, turns: int) -> dict[str, float]:
-    """User seconds of an update and the peak of memory, as it is or with layers run again."""
+def recomputing(kind: str, precision: str, manner: str) -> Run:
+    """An update as it is, or with layers run again."""
     import step_units
-    import torch
 
-    torch.set_num_threads(1)
-    step_units.NETWORKS[kind] = step_units.NETWORKS[kind] | {"checkpoint_activations": again == "recomputed"}
-    run = step_units.step(kind, precision)
-    run()
-    times = []
-    for _ in range(turns):
-        begun = resource.getrusage(resource.RUSAGE_SELF).ru_utime
-        run()
-        times.append(resource.getrusage(resource.RUSAGE_SELF).ru_utime - begun)
-    return {"user s": min(times), "peak GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    step_units.NETWORKS[kind] = step_units.NETWORKS[kind] | {"checkpoint_activations": manner == "recomputed"}
+    return step_units.step(kind, precision)
+
+
+def recomputed(kind: str, precision: str, turns: int) -> None:
+    """Print user seconds of an update and the peak of memory, as it is and with layers run again, in turns."""
+    manners = ("as it is", "recomputed")
+    sides = [Side(1, recomputing, kind, precision, manner) for manner in manners]
+    taken = [[side.measure() for side in sides] for _ in range(turns)]
+    for side in sides:
+        side.end()
+    print(f"\n| {kind}, {precision} | {' | '.join(manners)} |\n|---|---|---|")
+    for name, digits in (("user", 3), ("peak", 2)):
+        cells = [f"{min(getattr(one, name) for one in turn):.{digits}f}" for turn in zip(*taken, strict=True)]
+        print(f"| {name}, {'s' if name == 'user' else 'GB'} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -97,27 +103,22 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    measure, manners = (
-        (recomputed, ("as it is", "recomputed")) if args.recompute else (profile, ("before", "now"))
-    )
-    for kind in args.only:
-        for precision in args.precision:
-            found = []
-            for manner in manners:
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    found.append(pool.apply(measure, (kind, precision, manner, args.turns)))
-            print(f"\n| {kind}, {precision} | {' | '.join(manners)} |\n|---|---|---|")
-            totals = [sum(seconds.values()) for seconds in found]
-            for name in found[0]:
-                cells = [f"{each[name]:.3f}" for each in found]
-                if not args.recompute:
-                    cells = [
-                        f"{cell} s, {each[name] / total:.0%}"
-                        for cell, each, total in zip(cells, found, totals, strict=True)
-                    ]
-                print(f"| {name} | {' | '.join(cells)} |")
-            if not args.recompute:
-                print(f"| all | {' | '.join(f'{total:.3f} s' for total in totals)} |", flush=True)
+    manners = ("before", "now")
+    for kind, precision in itertools.product(args.only, args.precision):
+        if args.recompute:
+            recomputed(kind, precision, args.turns)
+            continue
+        found = []
+        for manner in manners:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found.append(pool.apply(profile, (kind, precision, manner, args.turns)))
+        print(f"\n| {kind}, {precision} | {' | '.join(manners)} |\n|---|---|---|")
+        totals = [sum(seconds.values()) for seconds in found]
+        for name in found[0]:
+            sides = zip(found, totals, strict=True)
+            cells = [f"{each[name]:.3f} s, {each[name] / total:.0%}" for each, total in sides]
+            print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| all | {' | '.join(f'{total:.3f} s' for total in totals)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from unival.batching.reading import Item
+from unival.core.free_memory import free_memory
 from unival.data.dataset import Failure
 from unival.errors import ConfigError
 from unival.modeling.memory import MIB, Memory, Optimizer, step_memory, touch_kernels
 from unival.tasks.fitting import Fitted, fit
 from unival.tasks.schedule import plan_schedule
-from unival.tasks.timing import device_of, free_memory, time_of_run
+from unival.tasks.timing import device_of, time_of_run
 
 SAMPLED = 6  # batches from all over the epoch; the largest decides the memory
 SEARCHED = 1000  # batches looked through for rows of a rare source

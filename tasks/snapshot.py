@@ -6,21 +6,18 @@ ends, long after the file is written.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq import utils
 
-from unival.tasks.timing import free_memory
+from unival.core.free_memory import free_memory
 
 _ALIGNED = 64  # bytes
 _HALF = (torch.float16, torch.bfloat16)
 _SHARE = 0.5  # of the free memory that a copy may take
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Memory:
@@ -105,8 +102,8 @@ class Snapshot:
 
 def room_for(nbytes: int) -> bool:
     """Whether a copy of that size leaves memory enough to all else on this machine."""
-    free = [size for size in (free_memory(torch.device("cpu")), *_left_in_groups()) if size is not None]
-    return not free or nbytes <= _SHARE * min(free)
+    free = free_memory(torch.device("cpu"))
+    return free is None or nbytes <= _SHARE * free
 
 
 def _each(function: Callable[[torch.Tensor], torch.Tensor], state: Any) -> Any:
@@ -141,32 +138,3 @@ def _size(tensor: torch.Tensor) -> int:
 
 def _aligned(size: int) -> int:
     return -(-size // _ALIGNED) * _ALIGNED
-
-
-def _left_in_groups() -> Iterator[int]:
-    """Bytes that the control groups of this process (a container's, a job's) still allow, of each that has a limit."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, name = line.split(":", 2)
-            if not controllers:
-                names, top = ("memory.max", "memory.current", "inactive_file"), _CGROUPS
-            elif "memory" in controllers.split(","):
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                top = _CGROUPS / "memory"
-            else:
-                continue
-            group = top / name.lstrip("/")
-            for folder in (group, *group.parents):
-                with contextlib.suppress(OSError, ValueError):
-                    yield _left(folder, *names)
-                if folder == top:
-                    break
-
-
-def _left(folder: Path, limit: str, usage: str, cache: str) -> int:
-    """Raises ValueError where there is no limit."""
-    most = int((folder / limit).read_text(encoding="ascii"))
-    used = int((folder / usage).read_text(encoding="ascii"))
-    entries = (line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    dropped = next((int(size) for name, size in entries if name == cache), 0)  # when memory is needed
-    return max(0, most - used + dropped)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from unival.batching.batch import to_device
+from unival.core.free_memory import free_memory
 from unival.core.sampling import evenly
 from unival.data.dataset import Failure
 from unival.errors import UnivalError
@@ -143,15 +144,3 @@ def _seconds(what: Callable[[], None], device: torch.device) -> float:
 def device_of(cfg: Any) -> torch.device:
     """Where the run computes."""
     return torch.device("cuda" if torch.cuda.is_available() and not cfg.common.cpu else "cpu")
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes of memory that are free; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            found = [line.split()[1] for line in file if line.startswith("MemAvailable")]
-    except OSError:
-        return None
-    return int(found[0]) * 1024 if found else None
