@@ -96,7 +96,7 @@ class TaskOptions:
     )
     precision: str | None = _option(
         None,
-        "compute type of the training: auto (bfloat16 with float32 masters where the device has it in hardware, else "
+        "compute type of the training: auto (bfloat16 with float32 masters where that is faster, else "
         "float32) or float32; left open: what --bf16 and --fp16 say",
     )
     compile: bool = _option(

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unival.core.device import computes_bfloat16
+from unival.core.device import gains_from_bfloat16
 from unival.core.torchfile import load_torch
 from unival.tasks.files import LAST
 
@@ -27,7 +27,7 @@ def choose_precision(args: Namespace) -> None:
     if last.is_file():
         args.bf16 = bool(load_torch(last)["cfg"]["common"]["bf16"])
     else:
-        args.bf16 = computes_bfloat16(None if not args.cpu else "cpu")
+        args.bf16 = gains_from_bfloat16(None if not args.cpu else "cpu")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import unival
 from unival import __version__
-from unival.core.device import computes_bfloat16
+from unival.core.device import gains_from_bfloat16
 from unival.core.installation import install_extra, installer
 from unival.core.paths import root
 from unival.metrics.java import JavaSettings, unavailable
@@ -96,9 +96,9 @@ def _backends() -> Iterator[Finding]:
         return
     yield Finding("threads", f"{torch.get_num_threads()} for computing, {os.cpu_count()} processors")
     half = (
-        "in hardware: recipes with 'precision: auto' train in it"
-        if computes_bfloat16()
-        else "not in hardware"
+        "faster here than float32: recipes with 'precision: auto' train in it"
+        if gains_from_bfloat16()
+        else "no faster here than float32, in which recipes with 'precision: auto' train"
     )
     yield Finding("bfloat16", half)
     if torch.cuda.is_available():

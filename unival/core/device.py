@@ -30,16 +30,20 @@ def device_named(name: str | None) -> str:
     return name
 
 
-def computes_bfloat16(device: str | None = None) -> bool:
-    """Whether a device multiplies in bfloat16 in hardware: a GPU since Ampere, a CPU with AVX-512 or AMX for it.
+def gains_from_bfloat16(device: str | None = None) -> bool:
+    """Whether a device computes faster in bfloat16 than in float32: a GPU since Ampere, a CPU with AMX, one with
+    AVX-512 for it that is not Intel's.
 
+    Intel's AVX-512 makes half as many products a second in bfloat16 as in float32; its processors have AMX as well,
+    but a virtual machine may hide it (docs/performance.md).
     ``device``: "cpu" or "cuda"; None takes the GPU when there is one.
     """
     import torch
 
     if device_named(device).startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_said_of_cpu("flags").split())
+    flags = _said_of_cpu("flags").split()
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and cpu_vendor() != "GenuineIntel")
 
 
 def cpu_vendor() -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unival.errors import ConfigError, DataError, nearest
 from unival.modeling.config import SOUND_PICTURE, AudioConfig
+from unival.modeling.convolutions import NarrowConv2d
 from unival.modeling.layers import channels_last
 
 SAMPLE_RATE, WINDOW, FMIN, FMAX = 48000, 1024, 50, 14000
@@ -151,9 +152,9 @@ class ConvBlock(nn.Module):
     def __init__(self, channels: int, out: int, kernel: int) -> None:
         super().__init__()
         self.pair = kernel == 3
-        self.conv1 = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
+        self.conv1 = NarrowConv2d(channels, out, kernel, padding=kernel // 2, bias=False)
         if self.pair:
-            self.conv2 = nn.Conv2d(out, out, kernel, padding=kernel // 2, bias=False)
+            self.conv2 = NarrowConv2d(out, out, kernel, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(out)
         if self.pair:
             self.bn2 = nn.BatchNorm2d(out)
@@ -164,8 +165,8 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # a map of one channel has no order that the first convolution could keep
         # In float32 the other order's sums would take features of sounds from 4e-6 to 2e-5 off the reference's.
-        x = F.relu(self.bn1(channels_last(self.conv1(x), in_generation=False)))
-        return F.relu(self.bn2(self.conv2(x))) if self.pair else x
+        x = self.bn1(channels_last(self.conv1(x), in_generation=False)).relu_()
+        return self.bn2(self.conv2(x)).relu_() if self.pair else x
 
 
 class Pann(nn.Module):

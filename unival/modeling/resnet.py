@@ -11,6 +11,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from unival.modeling.convolutions import StridedConv2d
 from unival.modeling.layers import DropPath, drop_path_rates
 
 
@@ -160,6 +161,7 @@ def _deep_stem(widths: tuple[int, ...]) -> nn.Sequential:
 
 def _shortcut(channels: int, wide: int, stride: int, pooled: bool) -> nn.Sequential:
     if not pooled:
-        return nn.Sequential(_convolution(channels, wide, 1, stride), nn.BatchNorm2d(wide))
+        convolution = StridedConv2d(channels, wide, 1, stride, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(wide))
     pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
     return nn.Sequential(pool, _convolution(channels, wide, 1), nn.BatchNorm2d(wide))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
 from unival.modeling.config import FRAMES, VideoConfig
+from unival.modeling.convolutions import GroupedConv3d
 
 BLOCKS = {
     14: (1, 1, 1, 1),
@@ -33,7 +34,7 @@ class Block(nn.Module):
         out = planes * EXPANSION
         self.conv1 = nn.Conv3d(channels, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm3d(planes)
-        self.conv2 = nn.Conv3d(planes, planes, 3, stride, 1, groups=GROUPS, bias=False)
+        self.conv2 = GroupedConv3d(planes, planes, 3, stride, 1, groups=GROUPS, bias=False)
         self.bn2 = nn.BatchNorm3d(planes)
         self.conv3 = nn.Conv3d(planes, out, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(out)
@@ -45,9 +46,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + residual)
+        x = self.bn1(self.conv1(x)).relu_()
+        x = self.bn2(self.conv2(x)).relu_()
+        x = self.bn3(self.conv3(x))
+        x += residual
+        return x.relu_()
 
 
 class ResNeXt3D(nn.Module):
@@ -81,7 +84,7 @@ class ResNeXt3D(nn.Module):
             return F.conv3d(x.float(), weight, None, conv.stride, conv.padding).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self._stem(x))))
+        x = self.maxpool(self.bn1(self._stem(x)).relu_())
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
         return x

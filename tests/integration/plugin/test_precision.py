@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from unival import build_model
-from unival.core.device import computes_bfloat16
+from unival.core import device
+from unival.core.device import gains_from_bfloat16
 from unival.errors import ConfigError
 from unival.tasks.options import TaskOptions
 from unival.tasks.precision import batch_norm_kept, choose_precision
@@ -19,10 +20,25 @@ def asked(tmp_path, **given) -> Namespace:
     return Namespace(**plain | {"save_dir": str(tmp_path)} | given)
 
 
-def test_auto_takes_what_the_processor_has(tmp_path):
+def test_auto_takes_what_is_faster_on_the_processor(tmp_path):
     args = asked(tmp_path)
     choose_precision(args)
-    assert args.bf16 == computes_bfloat16("cpu")
+    assert args.bf16 == gains_from_bfloat16("cpu")
+
+
+@pytest.mark.parametrize(
+    "vendor, flags, expected",
+    [
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("GenuineIntel", "avx512f avx512_bf16", False),  # a virtual machine that hides AMX
+        ("AuthenticAMD", "avx512f avx512_bf16", True),
+        ("AuthenticAMD", "avx2", False),
+        ("", "", False),
+    ],
+)
+def test_which_processors_gain(monkeypatch, vendor, flags, expected):
+    monkeypatch.setattr(device, "_said_of_cpu", {"vendor_id": vendor, "flags": flags}.__getitem__)
+    assert gains_from_bfloat16("cpu") is expected
 
 
 @pytest.mark.parametrize(

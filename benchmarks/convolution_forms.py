@@ -1,0 +1,81 @@
+"""Convolutions of the released networks in torch's form and in ours (``unival/modeling/convolutions.py``).
+
+    python benchmarks/convolution_forms.py [--precision float32 bfloat16] [--rounds 7] [--threads 1]
+
+Milliseconds of the processor for a forward and backward pass, least of the rounds, both forms in turns on the same
+numbers, maps in the order in which the networks have them in that precision. Last columns: how far apart values and
+gradients of the weights lie, as shares of the largest. ``ONEDNN_MAX_CPU_ISA=AVX2`` in front shows kernels of lesser
+processors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from torch import Tensor, nn
+
+from unival.modeling.convolutions import GroupedConv3d, NarrowConv2d, StridedConv2d
+
+# class, channels in and out, batch and size of the maps, arguments; how often a network has it
+FORMS: tuple[tuple[str, type[nn.Module], int, int, tuple[int, ...], dict[str, int]], ...] = (
+    ("ResNet, shortcut 2", StridedConv2d, 256, 512, (2, 96, 96), {"kernel_size": 1, "stride": 2}),
+    ("ResNet, shortcut 3", StridedConv2d, 512, 1024, (2, 48, 48), {"kernel_size": 1, "stride": 2}),
+    ("ResNet, shortcut 4", StridedConv2d, 1024, 2048, (2, 24, 24), {"kernel_size": 1, "stride": 2}),
+    ("sounds, block 5", NarrowConv2d, 1024, 1024, (2, 150, 4), {"kernel_size": 3, "padding": 1}),
+    ("sounds, block 6, first", NarrowConv2d, 1024, 2048, (2, 75, 2), {"kernel_size": 3, "padding": 1}),
+    ("sounds, block 6", NarrowConv2d, 2048, 2048, (2, 75, 2), {"kernel_size": 3, "padding": 1}),
+    ("videos, stage 1", GroupedConv3d, 128, 128, (1, 4, 56, 56), {"kernel_size": 3, "padding": 1, "groups": 32}),
+    ("videos, stage 2", GroupedConv3d, 256, 256, (1, 2, 28, 28), {"kernel_size": 3, "padding": 1, "groups": 32}),
+    ("videos, stage 3", GroupedConv3d, 512, 512, (1, 1, 14, 14), {"kernel_size": 3, "padding": 1, "groups": 32}),
+    ("videos, stage 4", GroupedConv3d, 1024, 1024, (1, 1, 7, 7), {"kernel_size": 3, "padding": 1, "groups": 32}),
+)
+
+
+def passes(layer: nn.Module, x: Tensor, gradient: Tensor) -> tuple[float, Tensor, Tensor]:
+    """Milliseconds, values and gradient of the weights."""
+    layer.weight.grad = x.grad = None
+    start = time.process_time()
+    y = layer(x)
+    y.backward(gradient)
+    return (time.process_time() - start) * 1e3, y.detach(), layer.weight.grad
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    return ((one.float() - other.float()).abs().max() / one.float().abs().max()).item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print("| convolution | precision | torch's | ours | times | values apart | gradients |\n" + "|---" * 7 + "|")
+    for name, form, channels, out, (batch, *size), arguments in FORMS:
+        for precision in args.precision:
+            dtype = getattr(torch, precision)
+            torch.manual_seed(0)
+            ours = form(channels, out, bias=False, **arguments).to(dtype)
+            theirs = form.__bases__[0](channels, out, bias=False, **arguments).to(dtype)
+            theirs.load_state_dict(ours.state_dict())
+            x = torch.randn(batch, channels, *size).to(dtype)
+            if dtype == torch.bfloat16 and len(size) == 2:
+                x = x.contiguous(memory_format=torch.channels_last)
+            x.requires_grad_()
+            gradient = torch.randn_like(ours(x))
+            found = [
+                [passes(layer, x, gradient) for layer in (theirs, ours)] for _ in range(args.rounds + 1)
+            ][1:]
+            before, now = (min(turn[side][0] for turn in found) for side in (0, 1))
+            (_, value, grad), (_, own_value, own_grad) = found[-1]
+            far = f"{apart(value, own_value):.1e} | {apart(grad, own_grad):.1e}"
+            print(f"| {name} | {precision} | {before:.1f} | {now:.1f} | {before / now:.2f} | {far} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Convolutions in forms of our own are torch's: values and all gradients, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from unival.modeling.audio import build_audio_encoder
+from unival.modeling.config import ModelConfig
+from unival.modeling.convolutions import GroupedConv3d, NarrowConv2d, StridedConv2d
+
+# form, channels in and out, batch and size of the maps, arguments
+CASES = {
+    "stride": (StridedConv2d, 6, 10, (2, 8, 12), {"kernel_size": 1, "stride": 2}),
+    "stride, odd": (StridedConv2d, 6, 10, (3, 9, 7), {"kernel_size": 1, "stride": 2}),
+    "stride 1": (StridedConv2d, 6, 10, (3, 9, 7), {"kernel_size": 1}),
+    "stride with bias": (StridedConv2d, 6, 10, (1, 5, 6), {"kernel_size": 1, "stride": (2, 3), "bias": True}),
+    "narrow": (NarrowConv2d, 5, 7, (2, 9, 2), {"kernel_size": 3, "padding": 1}),
+    "narrower": (NarrowConv2d, 5, 7, (1, 4, 1), {"kernel_size": 3, "padding": 1}),
+    "as wide as the kernel": (NarrowConv2d, 5, 7, (2, 9, 3), {"kernel_size": 3, "padding": 1}),
+    "narrow for 5": (NarrowConv2d, 5, 7, (2, 9, 4), {"kernel_size": 5, "padding": 2}),
+    "small groups": (GroupedConv3d, 32, 32, (2, 3, 6, 5), {"groups": 8}),
+    "small groups, stride": (GroupedConv3d, 32, 64, (1, 4, 7, 6), {"groups": 8, "stride": 2}),
+    "tiny groups": (GroupedConv3d, 16, 16, (1, 3, 4, 4), {"groups": 16}),
+    "groups that do not join": (GroupedConv3d, 24, 24, (1, 3, 4, 4), {"groups": 6}),
+    "wide groups": (GroupedConv3d, 32, 32, (1, 2, 6, 5), {"groups": 4}),
+    "one frame": (GroupedConv3d, 32, 32, (2, 1, 6, 5), {"groups": 8}),
+    "one frame, stride": (GroupedConv3d, 32, 32, (1, 1, 7, 6), {"groups": 4, "stride": 2, "bias": True}),
+}
+
+
+def layer_of(case):
+    form, channels, out, _, arguments = CASES[case]
+    if form is GroupedConv3d:
+        arguments = {"kernel_size": 3, "padding": 1, **arguments}
+    torch.manual_seed(1)
+    return form(channels, out, **{"bias": False, **arguments})
+
+
+def results(layer, call, x, dtype):
+    """Values, gradient of the input, gradients of the parameters."""
+    x = x.detach().to(dtype).requires_grad_()
+    layer = layer.to(dtype)
+    y = call(layer, x)
+    gradient = torch.linspace(-1, 1, y.numel()).view(y.shape).to(dtype)
+    found = [y, *torch.autograd.grad(y, [x, *layer.parameters()], gradient)]
+    return [value.detach().double() for value in found]
+
+
+@pytest.mark.parametrize("dtype, limit", [(torch.float32, 2e-6), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_the_plain_form(case, dtype, limit):
+    layer, (form, channels, _, (batch, *size), _) = layer_of(case), CASES[case]
+    x = torch.randn(batch, channels, *size).to(dtype)
+    layer.to(dtype)
+    # the truth from the same rounded weights
+    truth = results(layer, form.__bases__[0].forward, x, torch.float64)
+    own = results(layer, lambda module, value: module(value), x, dtype)
+    for expected, found in zip(truth, own, strict=True):
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() <= limit * expected.abs().max()
+
+
+@pytest.mark.parametrize("case", ["stride", "narrow", "small groups", "one frame"])
+def test_maps_of_the_other_order_and_cut_out_ones(case):
+    layer, (form, channels, _, (batch, *size), _) = layer_of(case), CASES[case]
+    order = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    x = torch.randn(batch, channels, *[2 * edge for edge in size])[..., : size[-1]]
+    x = x[:, :, : size[0]] if len(size) == 2 else x[:, :, : size[0], : size[1]]
+    expected = form.__bases__[0].forward(layer, x)
+    for maps in (x, x.contiguous(memory_format=order)):
+        torch.testing.assert_close(layer(maps), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["stride", "small groups"])
+def test_without_gradients_nothing_changes(case):
+    layer, (form, channels, _, (batch, *size), _) = layer_of(case), CASES[case]
+    x = torch.randn(batch, channels, *size)
+    with torch.no_grad():
+        assert torch.equal(layer(x), form.__bases__[0].forward(layer, x))
+    layer.requires_grad_(False)
+    assert torch.equal(layer(x.requires_grad_()), form.__bases__[0].forward(layer, x))
+
+
+def test_no_zeros_are_multiplied_for_a_single_frame():
+    layer = layer_of("one frame")
+    x = torch.randn(2, 32, 1, 6, 5)
+    layer(x).square().sum().backward()
+    assert layer.weight.grad[:, :, 1].abs().min() > 0
+    assert not layer.weight.grad[:, :, ::2].any()
+    with torch.no_grad():
+        layer.weight[:, :, ::2] = torch.nan  # 0 times nan is nan
+    assert layer(x).isfinite().all()
+
+
+def test_the_network_of_sounds_meets_narrow_maps():
+    network = build_audio_encoder(ModelConfig.from_options(audio_encoder_name="pann_cnn14").audio)
+    seen = []
+    for block in (network.conv_block5, network.conv_block6):
+        block.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].size(3)))
+    network.eval()(torch.randn(1, network.min_samples))
+    assert seen == [4, 2]
+    assert network.conv_block6.conv2.kernel_size == (3, 3)
+
+
+def test_a_block_diagonal_weight_is_the_grouped_one():
+    from unival.modeling.convolutions import _block_diagonal
+
+    weight = torch.arange(8.0 * 2).view(8, 2, 1, 1, 1)  # 4 groups of 2 channels in and out
+    dense = _block_diagonal(weight, groups=4, joined=2)
+    assert dense.shape == (8, 4, 1, 1, 1)
+    assert dense[:2, 2:].abs().sum() == dense[2:4, :2].abs().sum() == 0
+    x = torch.randn(1, 8, 1, 2, 2)
+    torch.testing.assert_close(F.conv3d(x, dense, groups=2), F.conv3d(x, weight, groups=4))

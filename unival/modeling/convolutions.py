@@ -1,0 +1,82 @@
+"""Convolutions that libraries for CPUs compute badly, written as others of the same sums.
+
+Weights, names, values and gradients are torch's to rounding; on GPUs all but the flat one are torch's own. What each
+gains is measured by ``benchmarks/convolution_forms.py`` (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+VECTOR = 16  # float32 numbers of a 512-bit register: oneDNN's kernels want as many channels in a group
+
+
+class StridedConv2d(nn.Conv2d):
+    """A 1x1 convolution that skips: (B, C, h, w) -> (B, C', ceil(h / stride), ceil(w / stride)).
+
+    In float32 the skipping comes first and leaves a matrix product; oneDNN's own backward pass of it turns maps
+    around twice and is slow for many channels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype != torch.float32 or not _learns(self):
+            return super().forward(x)
+        down, across = self.stride
+        return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
+
+
+class NarrowConv2d(nn.Conv2d):
+    """A padded convolution of stride 1 for maps that can be narrower than its kernel, (B, C, h, w) -> (B, C', h, w).
+
+    There are few places, so patches are cheap to write out, and large weights, which oneDNN would copy into another
+    order in every pass; a third of its products would be with zeros.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        if x.device.type != "cpu" or width >= self.kernel_size[1]:
+            return super().forward(x)
+        patches = F.unfold(x.contiguous(), self.kernel_size, padding=self.padding)  # (B, C k k, h w)
+        product = self.weight.flatten(1) @ patches.transpose(0, 1).flatten(1)
+        return product.unflatten(1, (batch, height, width)).transpose(0, 1)
+
+
+class GroupedConv3d(nn.Conv3d):
+    """A 3x3x3 convolution in groups, padded by 1: (B, C, F, h, w) -> (B, C', F', h', w').
+
+    Of a single frame only the kernel's middle is ever used: that is a convolution of two dimensions. And gradients of
+    groups of few channels take as long as those of one full register, so groups are joined, with zeros between them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(2) == 1:
+            middle, strides = self.weight[:, :, self.kernel_size[0] // 2], self.stride[1:]
+            return F.conv2d(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[:, :, None]
+        joined = self._joined(x)
+        if joined == 1:
+            return super().forward(x)
+        weight = _block_diagonal(self.weight, self.groups, joined)
+        return F.conv3d(x, weight, self.bias, self.stride, self.padding, 1, self.groups // joined)
+
+    def _joined(self, x: Tensor) -> int:
+        """How many groups become one."""
+        if x.device.type != "cpu" or not _learns(self):
+            return 1
+        own = self.in_channels // self.groups
+        joined = VECTOR // own
+        return joined if own <= VECTOR // 4 and self.groups % joined == 0 else 1
+
+
+def _learns(layer: nn.Module) -> bool:
+    return torch.is_grad_enabled() and layer.weight.requires_grad
+
+
+def _block_diagonal(weight: Tensor, groups: int, joined: int) -> Tensor:
+    """(C', C / groups, *kernel) -> (C', joined C / groups, *kernel): ``joined`` groups each as one, 0 between them."""
+    out, own, *kernel = weight.shape
+    apart = weight.view(groups // joined, joined, out // groups, 1, own, *kernel)
+    where = torch.eye(joined, dtype=torch.bool, device=weight.device)
+    where = where.view(1, joined, 1, joined, *[1] * (1 + len(kernel)))
+    return torch.where(where, apart, 0).reshape(out, joined * own, *kernel)
