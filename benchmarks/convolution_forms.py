@@ -26,10 +26,38 @@ FORMS: tuple[tuple[str, type[nn.Module], int, int, tuple[int, ...], dict[str, in
     ("sounds, block 5", NarrowConv2d, 1024, 1024, (2, 150, 4), {"kernel_size": 3, "padding": 1}),
     ("sounds, block 6, first", NarrowConv2d, 1024, 2048, (2, 75, 2), {"kernel_size": 3, "padding": 1}),
     ("sounds, block 6", NarrowConv2d, 2048, 2048, (2, 75, 2), {"kernel_size": 3, "padding": 1}),
-    ("videos, stage 1", GroupedConv3d, 128, 128, (1, 4, 56, 56), {"kernel_size": 3, "padding": 1, "groups": 32}),
-    ("videos, stage 2", GroupedConv3d, 256, 256, (1, 2, 28, 28), {"kernel_size": 3, "padding": 1, "groups": 32}),
-    ("videos, stage 3", GroupedConv3d, 512, 512, (1, 1, 14, 14), {"kernel_size": 3, "padding": 1, "groups": 32}),
-    ("videos, stage 4", GroupedConv3d, 1024, 1024, (1, 1, 7, 7), {"kernel_size": 3, "padding": 1, "groups": 32}),
+    (
+        "videos, stage 1",
+        GroupedConv3d,
+        128,
+        128,
+        (1, 4, 56, 56),
+        {"kernel_size": 3, "padding": 1, "groups": 32},
+    ),
+    (
+        "videos, stage 2",
+        GroupedConv3d,
+        256,
+        256,
+        (1, 2, 28, 28),
+        {"kernel_size": 3, "padding": 1, "groups": 32},
+    ),
+    (
+        "videos, stage 3",
+        GroupedConv3d,
+        512,
+        512,
+        (1, 1, 14, 14),
+        {"kernel_size": 3, "padding": 1, "groups": 32},
+    ),
+    (
+        "videos, stage 4",
+        GroupedConv3d,
+        1024,
+        1024,
+        (1, 1, 7, 7),
+        {"kernel_size": 3, "padding": 1, "groups": 32},
+    ),
 )
 
 
@@ -55,7 +83,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print("| convolution | precision | torch's | ours | times | values apart | gradients |\n" + "|---" * 7 + "|")
+    print(
+        "| convolution | precision | torch's | ours | times | values apart | gradients |\n" + "|---" * 7 + "|"
+    )
     for name, form, channels, out, (batch, *size), arguments in FORMS:
         for precision in args.precision:
             dtype = getattr(torch, precision)
@@ -74,7 +104,10 @@ def main() -> None:
             before, now = (min(turn[side][0] for turn in found) for side in (0, 1))
             (_, value, grad), (_, own_value, own_grad) = found[-1]
             far = f"{apart(value, own_value):.1e} | {apart(grad, own_grad):.1e}"
-            print(f"| {name} | {precision} | {before:.1f} | {now:.1f} | {before / now:.2f} | {far} |", flush=True)
+            print(
+                f"| {name} | {precision} | {before:.1f} | {now:.1f} | {before / now:.2f} | {far} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

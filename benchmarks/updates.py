@@ -13,11 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
-import unival.plugin  # noqa: F401, I001  (first: it imports the engine as a training does, without what is not needed)
+import unival.plugin  # noqa: F401  (first: it imports the engine as a training does, without what is not needed)
+
+# isort: split
 from fairseq import optim
+from omegaconf import OmegaConf
+
 from unival.criterions.label_smoothed import LabelSmoothedCrossEntropy
 from unival.losses import LossOptions
 from unival.tasks.numbers import host_numbers

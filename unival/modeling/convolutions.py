@@ -6,6 +6,8 @@ gains is measured by ``benchmarks/convolution_forms.py`` (docs/performance.md).
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +40,8 @@ class NarrowConv2d(nn.Conv2d):
         batch, _, height, width = x.shape
         if x.device.type != "cpu" or width >= self.kernel_size[1]:
             return super().forward(x)
-        patches = F.unfold(x.contiguous(), self.kernel_size, padding=self.padding)  # (B, C k k, h w)
+        padding = cast(tuple[int, int], self.padding)
+        patches = F.unfold(x.contiguous(), self.kernel_size, padding=padding)  # (B, C k k, h w)
         product = self.weight.flatten(1) @ patches.transpose(0, 1).flatten(1)
         return product.unflatten(1, (batch, height, width)).transpose(0, 1)
 
@@ -53,7 +56,9 @@ class GroupedConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         if x.size(2) == 1:
             middle, strides = self.weight[:, :, self.kernel_size[0] // 2], self.stride[1:]
-            return F.conv2d(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[:, :, None]
+            return F.conv2d(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[
+                :, :, None
+            ]
         joined = self._joined(x)
         if joined == 1:
             return super().forward(x)
@@ -69,7 +74,7 @@ class GroupedConv3d(nn.Conv3d):
         return joined if own <= VECTOR // 4 and self.groups % joined == 0 else 1
 
 
-def _learns(layer: nn.Module) -> bool:
+def _learns(layer: nn.Conv2d | nn.Conv3d) -> bool:
     return torch.is_grad_enabled() and layer.weight.requires_grad
 
 

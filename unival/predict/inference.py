@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
 from unival.generate import AnswerTree, GenerationSettings, Hypothesis, generate, rank_candidates
+from unival.generate.encoding import encoded_once
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.answers import encode_answer
 from unival.vocabulary.vocabulary import Vocabulary
@@ -123,8 +124,10 @@ class Inference:
 
     def _found(self, model: nn.Module, batch: Mapping[str, Any]) -> list[list[Hypothesis]]:
         """Hypotheses per row over all rounds of sampling, best first; rounds bound the memory of many samples."""
-        found = self.search(model, batch)
-        if self.settings.sampling:
+        if not self.settings.sampling:
+            return self.search(model, batch)
+        with encoded_once(model):
+            found = self.search(model, batch)
             for number in range(1, self.options.sampling_times):
                 more = self.search(model, batch, seed=self.settings.seed + number)
                 found = [sorted(a + b, key=lambda h: -h.score) for a, b in zip(found, more, strict=True)]
