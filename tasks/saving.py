@@ -151,8 +151,7 @@ def write(state: Mapping[str, Any], filename: str | Path, spare: str | None) -> 
     except OutputError as error:
         if not spare:
             raise OutputError(
-                f"{error}. What was saved before is as it was, and the same command goes on from there when there "
-                "is room (--save-dir-fallback names a second place)"
+                f"{error}. {_left(Path(filename).parent)} (--save-dir-fallback names a second place)"
             ) from None
         make_folder(spare)
         write_checkpoint(state, Path(spare) / LAST)
@@ -161,6 +160,15 @@ def write(state: Mapping[str, Any], filename: str | Path, spare: str | None) -> 
             f"{error}. Update {update} is saved as {Path(spare) / LAST}; the same command goes on "
             "from there when there is room"
         ) from None
+
+
+def _left(folder: Path) -> str:
+    """What a run that could not save leaves behind."""
+    if (folder / LAST).is_file():
+        return (
+            "What was saved before is as it was, and the same command goes on from there when there is room"
+        )
+    return f"No earlier checkpoint is in {folder}: the same command begins anew"
 
 
 def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> Any:

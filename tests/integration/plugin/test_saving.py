@@ -104,7 +104,7 @@ def test_a_write_that_fails_ends_the_run(runner, world, tables, tmp_path):
     words = command("caption", data, world, folder, *OPTIONS)
     env = {"UNIVAL_TEST_LIMIT": str(100_000)}
     run = runner.start(words, folder, env, program="tests.support.held_training").finish()
-    refused(run, f"cannot write {folder / 'checkpoint_1_2.pt'}", "the same command goes on from there")
+    refused(run, f"cannot write {folder / 'checkpoint_1_2.pt'}", "No earlier checkpoint is in")
     assert run.records[-1]["update"] in (2, 3) and not checkpoints(folder)
     assert not [path.name for path in folder.iterdir() if "part" in path.name]
 
@@ -260,6 +260,20 @@ def test_what_goes_wrong_is_raised_once(held):
             writer.begin(save)
     writer.look()
     writer.wait()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_failed_save_says_what_is_left(tmp_path, earlier):
+    """A folder that vanished has nothing to go on from."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if earlier:
+        (folder / "checkpoint_last.pt").touch()
+    (folder / "checkpoint_1_2.pt").mkdir()  # nothing can be written there
+    with pytest.raises(OutputError) as raised:
+        saving.write({}, folder / "checkpoint_1_2.pt", None)
+    assert ("What was saved before is as it was" in str(raised.value)) is earlier
+    assert (f"No earlier checkpoint is in {folder}" in str(raised.value)) is not earlier
 
 
 def test_without_memory_the_training_waits(monkeypatch, caplog):
