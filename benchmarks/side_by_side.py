@@ -8,8 +8,8 @@ Adam in one pass; times are user CPU seconds per example, as multiples of ours a
 BLIP: transformers' classes at the sizes of blip-image-captioning-base (ViT-B/16 at 384 pixels, 12 + 12 layers of 768).
 nanoVLM's first public settings (222 M): SigLIP-B/16 at 224 pixels, SmolLM2-135M, 49 image tokens, built from
 transformers' classes. Not equal: ours has a ResNet-101 and 6 + 6 layers and keeps its table of 59,457 tokens as it is,
-theirs train theirs (30,524 and 49,152); BLIP's decoder looks at 577 tokens of a picture, ours at 144 (stride 32) and the
-prompt; nanoVLM has 49 image tokens, ours beside it too.
+theirs train theirs (30,524 and 49,152); BLIP's decoder looks at 577 tokens of a picture, ours at 144 (stride 32) and
+the prompt; nanoVLM has 49 image tokens, ours beside it too.
 In bfloat16 theirs are under torch's autocast with float32 weights, the usual way; ours has float32 masters.
 """
 
