@@ -24,8 +24,8 @@ def step(batch: int, precision: str, manner: str = "now") -> Run:
 
     from unival import build_model
     from unival.generate import GenerationSettings, generate
-    from unival.generate.encoding import encoded_once
     from unival.losses import LossOptions, label_smoothed_loss
+    from unival.modeling.encoding import encoded_once
     from unival.modeling.joining import as_precision
 
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def step(batch: int, precision: str, manner: str = "now") -> Run:
 
     @torch.no_grad()
     def run() -> None:
-        with encoded_once(model) if manner == "now" else nullcontext():
+        with encoded_once() if manner == "now" else nullcontext():
             logits, _ = model(**inputs)
             label_smoothed_loss(logits, targets.roll(-1, 1), LossOptions(label_smoothing=0.1))
             generate(model, inputs, settings)

@@ -25,8 +25,8 @@ from unival.core.sampling import evenly
 from unival.data.dataset import DataSource, Failure, SpecDataset
 from unival.data.iterator import Division, EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
-from unival.generate.encoding import encoded_once
 from unival.launch.watchdog import WATCHDOG
+from unival.modeling.encoding import encoded_once
 from unival.models.parallel import giving_up
 from unival.specs import all_options, get_spec
 from unival.specs.inputs import augmenting
@@ -328,7 +328,7 @@ class UnivalTask(LegacyFairseqTask):
         """Loss and predictions; with ``--uses-ema`` both come from the averaged weights."""
         evaluated = ema_model if self.uses_ema else model
         evaluated.eval()
-        with torch.no_grad(), encoded_once(unwrap(evaluated)):
+        with torch.no_grad(), encoded_once():
             with keeping(self.keeping, unwrap(evaluated), sample):
                 loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
             if self.dummy:

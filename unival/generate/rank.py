@@ -13,9 +13,8 @@ from unival.core.deadline import in_time
 from unival.core.transfers import to_device, to_host
 from unival.errors import ConfigError
 from unival.generate.answer_tree import AnswerTree
-from unival.generate.encoding import encode
 from unival.generate.rows import BOS, PAD
-from unival.generate.run import evaluating
+from unival.generate.run import encode, evaluating
 from unival.generate.trie import Trie
 
 VOCABULARY_ROWS = 128  # whole vocabularies held in float32 at once where nothing is masked

@@ -15,12 +15,15 @@ from unival.core.transfers import to_host
 from unival.errors import ConfigError
 from unival.generate.beam import beam_search
 from unival.generate.constraints import parse_range
-from unival.generate.encoding import encode
 from unival.generate.rows import PAD, Rows, Steps, Task
 from unival.generate.sample import sample
 from unival.generate.settings import GenerationSettings, Hypothesis
 from unival.generate.trie import Trie
+from unival.modeling.encoder_output import EncoderOutput
+from unival.modeling.encoding import encode as encoded
 from unival.modeling.products import generating
+
+TARGET_INPUTS = ("prev_output_tokens", "code_masks")
 
 
 @contextmanager
@@ -33,6 +36,11 @@ def evaluating(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def encode(model: Any, net_input: Mapping[str, Any]) -> EncoderOutput:
+    """Run the encoder on the source part of a batch."""
+    return encoded(model.encoder, {k: v for k, v in net_input.items() if k not in TARGET_INPUTS})
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ class NarrowConv2d(nn.Conv2d):
         padding = cast(tuple[int, int], self.padding)
         patches = F.unfold(x.contiguous(), self.kernel_size, padding=padding)  # (B, C k k, h w)
         product = self.weight.flatten(1) @ patches.transpose(0, 1).flatten(1)
-        return product.unflatten(1, (batch, height, width)).transpose(0, 1)
+        maps = product.unflatten(1, (batch, height, width)).transpose(0, 1).contiguous()
+        return maps if self.bias is None else maps + self.bias[:, None, None]
 
 
 class GroupedConv3d(nn.Conv3d):
@@ -59,19 +60,21 @@ class GroupedConv3d(nn.Conv3d):
             return F.conv2d(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[
                 :, :, None
             ]
-        joined = self._joined(x)
-        if joined == 1:
-            return super().forward(x)
-        weight = _block_diagonal(self.weight, self.groups, joined)
-        return F.conv3d(x, weight, self.bias, self.stride, self.padding, 1, self.groups // joined)
-
-    def _joined(self, x: Tensor) -> int:
-        """How many groups become one."""
         if x.device.type != "cpu" or not _learns(self):
-            return 1
+            return super().forward(x)
+        if x.dtype != torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
+            return self._by_joined_groups(x, self.weight)
+        # oneDNN's weight gradients of few frames or narrow maps are wrong by their own size in bfloat16 (torch 2.14)
+        with torch.autocast("cpu", enabled=False):
+            return self._by_joined_groups(x.float(), self.weight.float()).to(x.dtype)
+
+    def _by_joined_groups(self, x: Tensor, weight: Tensor) -> Tensor:
         own = self.in_channels // self.groups
-        joined = VECTOR // own
-        return joined if own <= VECTOR // 4 and self.groups % joined == 0 else 1
+        joined = VECTOR // own if own <= VECTOR // 4 and self.groups % (VECTOR // own) == 0 else 1
+        if joined > 1:
+            weight = _block_diagonal(weight, self.groups, joined)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.conv3d(x, weight, bias, self.stride, self.padding, 1, self.groups // joined)
 
 
 def _learns(layer: nn.Conv2d | nn.Conv3d) -> bool:

@@ -10,6 +10,7 @@ from unival.modeling.batch_facts import BatchFacts
 from unival.modeling.config import PEFT_SWITCHES, ModelConfig
 from unival.modeling.decoder import Decoder
 from unival.modeling.encoder import Encoder
+from unival.modeling.encoding import encode
 from unival.modeling.peft import add_lora, fold_lora
 
 INIT_STD = 0.02
@@ -74,21 +75,22 @@ class UnIVAL(nn.Module):
         :meth:`unival.modeling.decoder.Decoder.forward`. facts: what the host knows of this batch, as the collator
         says it; without them the tensors are asked.
         """
-        encoder_out = self.encoder(
-            src_tokens,
-            src_lengths,
-            patch_images=patch_images,
-            patch_images_2=patch_images_2,
-            patch_videos=patch_videos,
-            patch_audios=patch_audios,
-            patch_types=patch_types,
-            patch_masks=patch_masks,
-            patch_rows=patch_rows,
-            kept_images=kept_images,
-            kept_videos=kept_videos,
-            kept_audios=kept_audios,
-            facts=None if facts is None else facts.source,
-        )
+        source = {
+            "src_tokens": src_tokens,
+            "src_lengths": src_lengths,
+            "patch_images": patch_images,
+            "patch_images_2": patch_images_2,
+            "patch_videos": patch_videos,
+            "patch_audios": patch_audios,
+            "patch_types": patch_types,
+            "patch_masks": patch_masks,
+            "patch_rows": patch_rows,
+            "kept_images": kept_images,
+            "kept_videos": kept_videos,
+            "kept_audios": kept_audios,
+            "facts": None if facts is None else facts.source,
+        }
+        encoder_out = encode(self.encoder, source)
         output = None if facts is None else facts.output
         out, extra = self.decoder(prev_output_tokens, encoder_out, code_masks, features_only, output)
         return out, {"encoder_out": encoder_out, **extra}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
 from unival.generate import AnswerTree, GenerationSettings, Hypothesis, generate, rank_candidates
-from unival.generate.encoding import encoded_once
+from unival.modeling.encoding import encoded_once
 from unival.specs import SpecOptions, TaskSpec
 from unival.specs.answers import encode_answer
 from unival.vocabulary.vocabulary import Vocabulary
@@ -126,7 +126,7 @@ class Inference:
         """Hypotheses per row over all rounds of sampling, best first; rounds bound the memory of many samples."""
         if not self.settings.sampling:
             return self.search(model, batch)
-        with encoded_once(model):
+        with encoded_once():
             found = self.search(model, batch)
             for number in range(1, self.options.sampling_times):
                 more = self.search(model, batch, seed=self.settings.seed + number)

@@ -290,7 +290,7 @@ class Predictor:
     def _encode(self, media: Any, text: Any, modality: str | None) -> Encoding | list[Encoding]:
         import torch
 
-        from unival.generate.encoding import encode
+        from unival.generate.run import encode
 
         call = Call(media, {} if text is None else {"text": text}, self.limits)
         groups = (

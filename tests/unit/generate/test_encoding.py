@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from tests.support.model_fixtures import ALL, mixed_batch, small_model
 from unival.generate import GenerationSettings, generate, rank_candidates
-from unival.generate.encoding import encode, encoded_once
+from unival.generate.run import encode
+from unival.modeling.encoding import encoded_once
 
 SETTINGS = GenerationSettings(beam=2, max_len_b=4)
 ANSWERS = [[5, 6], [7], [8, 9, 10]]
@@ -30,7 +32,6 @@ def runs(model):
     )
     yield met
     hook.remove()
-    assert not model.encoder._forward_hooks  # a block takes its own away
 
 
 def searched(model, batch):
@@ -44,7 +45,7 @@ def test_a_search_takes_the_encoding_of_the_loss(model, runs):
     batch = mixed_batch(compact=True)
     expected, scores = searched(model, batch), rank_candidates(model, batch, ANSWERS)
     del runs[:]
-    with encoded_once(model):
+    with encoded_once():
         model(**batch)
         assert searched(model, batch) == expected
         assert torch.equal(rank_candidates(model, batch, ANSWERS), scores)
@@ -57,7 +58,7 @@ def test_parts_of_a_batch_keep_apart(model, runs):
     expected = [searched(model, part) for part in parts]
     assert expected[0] != expected[1]
     del runs[:]
-    with encoded_once(model):
+    with encoded_once():
         for part in parts:
             model(**part)
         assert [searched(model, part) for part in reversed(parts)] == expected[::-1]
@@ -67,7 +68,8 @@ def test_parts_of_a_batch_keep_apart(model, runs):
 @torch.no_grad()
 def test_other_tensors_are_encoded_anew(model, runs):
     batch = mixed_batch(compact=True)
-    with encoded_once(model):
+    with encoded_once():
+        encode(model, batch)
         first = encode(model, batch)
         assert encode(model, batch | {"src_lengths": torch.ones(5)}) is first  # lengths are in the tokens
         for other in (
@@ -80,25 +82,61 @@ def test_other_tensors_are_encoded_anew(model, runs):
             assert encode(model, other) is not first
     assert len(runs) == 5
     assert encode(model, batch) is not first  # nothing outlives its block
-    with encoded_once(model):
+    with encoded_once():
         assert encode(model, batch) is not first
 
 
 @torch.no_grad()
 def test_a_block_in_a_block(model, runs):
     batch = mixed_batch(types=(0,))
-    with encoded_once(model):
+    with encoded_once():
+        encode(model, batch)
         first = encode(model, batch)
-        with encoded_once(model):
+        with encoded_once():
             assert encode(model, batch) is first
         assert encode(model, batch) is first
     assert len(runs) == 1
 
 
+@torch.no_grad()
 def test_an_error_ends_the_block(model, runs):
-    with pytest.raises(KeyError), encoded_once(model):
+    batch = mixed_batch(types=(0,))
+    with pytest.raises(KeyError), encoded_once():
+        encode(model, batch)
         raise KeyError
-    assert not model.encoder._forward_hooks
+    encode(model, batch)
+    assert len(runs) == 2
+
+
+@torch.no_grad()
+def test_another_model_and_changed_tensors_are_encoded_anew(model, runs):
+    batch, other = mixed_batch(types=(0,)), small_model(seed=5, **ALL)
+    with encoded_once():
+        first = encode(model, batch)
+        assert not torch.equal(encode(other, batch).states, first.states)
+        assert encode(model, batch) is encode(model, batch)
+        batch["patch_images"].mul_(2)
+        again = encode(model, batch)
+    assert len(runs) == 2 and not torch.equal(again.states, first.states)
+
+
+@torch.no_grad()
+def test_threads_do_not_share(model, runs):
+    batch = mixed_batch(types=(0,))
+    with encoded_once():
+        encode(model, batch)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(torch.no_grad()(encode), model, batch).result()
+        encode(model, batch)
+    assert len(runs) == 2
+
+
+@torch.no_grad()
+def test_outputs_of_layers_are_not_kept(model):
+    batch = mixed_batch(types=(0,))
+    with encoded_once():
+        assert encode(model, batch).layers
+        assert not encode(model, batch).layers
 
 
 def test_a_validation_step_encodes_once(model, runs):
