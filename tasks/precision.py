@@ -23,11 +23,21 @@ def choose_precision(args: Namespace) -> None:
     """
     if getattr(args, "precision", None) != "auto" or args.bf16 or args.fp16 or args.amp:
         return
-    last = Path(args.save_dir) / LAST
-    if last.is_file():
-        args.bf16 = bool(load_torch(last)["cfg"]["common"]["bf16"])
+    begun = next((path for path in _going_on_from(args) if path.is_file()), None)
+    if begun is not None:
+        args.bf16 = bool(load_torch(begun)["cfg"]["common"]["bf16"])
     else:
         args.bf16 = gains_from_bfloat16(None if not args.cpu else "cpu")
+
+
+def _going_on_from(args: Namespace) -> Iterator[Path]:
+    """Files that this start may go on from, the likeliest first."""
+    for folder in (args.save_dir, getattr(args, "save_dir_fallback", None)):
+        if folder:
+            yield Path(folder) / LAST
+    given = getattr(args, "restore_file", None) or LAST  # which the engine looks for in the save_dir
+    if given != LAST and not getattr(args, "reset_optimizer", False):
+        yield Path(given)
 
 
 @contextmanager

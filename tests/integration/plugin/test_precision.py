@@ -58,6 +58,23 @@ def test_a_run_that_goes_on_keeps_its_type(tmp_path, begun):
     assert args.bf16 == begun
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("option", ["save_dir_fallback", "restore_file"])
+def test_so_does_one_that_goes_on_from_elsewhere(tmp_path, monkeypatch, begun, option):
+    monkeypatch.setattr("unival.tasks.precision.gains_from_bfloat16", lambda device: not begun)
+    (tmp_path / "there").mkdir()
+    file = tmp_path / "there" / "checkpoint_last.pt"
+    torch.save({"model": {}, "cfg": {"common": {"bf16": begun}}}, file)
+    given = {option: str(file if option == "restore_file" else file.parent)}
+    args = asked(tmp_path, reset_optimizer=False, **given)
+    choose_precision(args)
+    assert args.bf16 is begun
+    if option == "restore_file":  # weights alone
+        args = asked(tmp_path, reset_optimizer=True, **given)
+        choose_precision(args)
+        assert args.bf16 is not begun
+
+
 def test_other_words_are_refused():
     with pytest.raises(ConfigError, match="--precision half is not one of auto, float32"):
         TaskOptions(precision="half")
