@@ -18,46 +18,21 @@ from torch import Tensor, nn
 
 from unival.modeling.convolutions import GroupedConv3d, NarrowConv2d, StridedConv2d
 
-# class, channels in and out, batch and size of the maps, arguments; how often a network has it
-FORMS: tuple[tuple[str, type[nn.Module], int, int, tuple[int, ...], dict[str, int]], ...] = (
-    ("ResNet, shortcut 2", StridedConv2d, 256, 512, (2, 96, 96), {"kernel_size": 1, "stride": 2}),
-    ("ResNet, shortcut 3", StridedConv2d, 512, 1024, (2, 48, 48), {"kernel_size": 1, "stride": 2}),
-    ("ResNet, shortcut 4", StridedConv2d, 1024, 2048, (2, 24, 24), {"kernel_size": 1, "stride": 2}),
-    ("sounds, block 5", NarrowConv2d, 1024, 1024, (2, 150, 4), {"kernel_size": 3, "padding": 1}),
-    ("sounds, block 6, first", NarrowConv2d, 1024, 2048, (2, 75, 2), {"kernel_size": 3, "padding": 1}),
-    ("sounds, block 6", NarrowConv2d, 2048, 2048, (2, 75, 2), {"kernel_size": 3, "padding": 1}),
-    (
-        "videos, stage 1",
-        GroupedConv3d,
-        128,
-        128,
-        (1, 4, 56, 56),
-        {"kernel_size": 3, "padding": 1, "groups": 32},
-    ),
-    (
-        "videos, stage 2",
-        GroupedConv3d,
-        256,
-        256,
-        (1, 2, 28, 28),
-        {"kernel_size": 3, "padding": 1, "groups": 32},
-    ),
-    (
-        "videos, stage 3",
-        GroupedConv3d,
-        512,
-        512,
-        (1, 1, 14, 14),
-        {"kernel_size": 3, "padding": 1, "groups": 32},
-    ),
-    (
-        "videos, stage 4",
-        GroupedConv3d,
-        1024,
-        1024,
-        (1, 1, 7, 7),
-        {"kernel_size": 3, "padding": 1, "groups": 32},
-    ),
+SKIP = (StridedConv2d, {"kernel_size": 1, "stride": 2})
+NARROW = (NarrowConv2d, {"kernel_size": 3, "padding": 1})
+GROUPS = (GroupedConv3d, {"kernel_size": 3, "padding": 1, "groups": 32})
+# name, (class, arguments), channels in and out, batch and size of the maps
+FORMS: tuple[tuple[str, tuple[type[nn.Module], dict[str, int]], int, int, tuple[int, ...]], ...] = (
+    ("ResNet, shortcut 2", SKIP, 256, 512, (2, 96, 96)),
+    ("ResNet, shortcut 3", SKIP, 512, 1024, (2, 48, 48)),
+    ("ResNet, shortcut 4", SKIP, 1024, 2048, (2, 24, 24)),
+    ("sounds, block 5", NARROW, 1024, 1024, (2, 150, 4)),
+    ("sounds, block 6, first", NARROW, 1024, 2048, (2, 75, 2)),
+    ("sounds, block 6", NARROW, 2048, 2048, (2, 75, 2)),
+    ("videos, stage 1", GROUPS, 128, 128, (1, 4, 56, 56)),
+    ("videos, stage 2", GROUPS, 256, 256, (1, 2, 28, 28)),
+    ("videos, stage 3", GROUPS, 512, 512, (1, 1, 14, 14)),
+    ("videos, stage 4", GROUPS, 1024, 1024, (1, 1, 7, 7)),
 )
 
 
@@ -86,7 +61,7 @@ def main() -> None:
     print(
         "| convolution | precision | torch's | ours | times | values apart | gradients |\n" + "|---" * 7 + "|"
     )
-    for name, form, channels, out, (batch, *size), arguments in FORMS:
+    for name, (form, arguments), channels, out, (batch, *size) in FORMS:
         for precision in args.precision:
             dtype = getattr(torch, precision)
             torch.manual_seed(0)

@@ -13,11 +13,10 @@ Zen 4 by the same method (data, not run here).
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from typing import Any
 
-from turns import Run, Side, before_and_now
+from turns import Run, Side, before_and_now, end_of_unit
 
 SOURCE, TOKENS, BEAM, PIXELS, VOCABULARY = 8, 16, 5, 384, 59457
 REFERENCE = {
@@ -99,9 +98,7 @@ def main() -> int:
             print(
                 f"| {batch} | {precision} | {' | '.join(cells)} | {REFERENCE[batch, precision]} |", flush=True
             )
-    one = statistics.median(yardstick.measure().user for _ in range(3))
-    yardstick.end()
-    print(f"\nE = {one:.2f} user seconds here, {args.threads} thread(s)")
+    end_of_unit(yardstick, "E", args.threads)
     return 0
 
 

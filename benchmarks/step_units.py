@@ -15,11 +15,10 @@ AMD Zen 4 by the same method (data, not run here).
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from typing import Any
 
-from turns import Run, Side, before_and_now
+from turns import Run, Side, before_and_now, end_of_unit
 
 SOURCE, TARGET, VOCABULARY = 8, 16, 59457
 REFERENCE = {
@@ -145,9 +144,7 @@ def main() -> int:
                 f"{taken.peak:.2f} GB" for taken in found
             ]
             print(f"| {kind} | {precision} | {' | '.join(cells)} | {REFERENCE[kind]} |", flush=True)
-    one = statistics.median(yardstick.measure().user for _ in range(2))
-    yardstick.end()
-    print(f"\nT = {one:.2f} user seconds here, {args.threads} thread(s)")
+    end_of_unit(yardstick, "T", args.threads)
     return 0
 
 

@@ -69,6 +69,13 @@ class Side:
         self.process.join()
 
 
+def end_of_unit(yardstick: Side, name: str, threads: int) -> None:
+    """Print how long the unit takes, and end its side."""
+    one = statistics.median(yardstick.measure().user for _ in range(3))
+    yardstick.end()
+    print(f"\n{name} = {one:.2f} user seconds here, {threads} thread(s)")
+
+
 def before_and_now(yardstick: Side, threads: int, rounds: int, make: Make, *arguments: Any) -> list[Taken]:
     """Let the yardstick and both manners of a run, its last argument, take turns; return for "before" and "now" the
     medians of the seconds, the user's in units of the yardstick's in the same round, and of the peak memory."""

@@ -10,12 +10,11 @@ are for one picture, user CPU seconds. "before" encodes the batch for the loss a
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from contextlib import nullcontext
 
 from generation_units import BEAM, TOKENS, VOCABULARY, net_input, unit
-from turns import Run, Side, before_and_now
+from turns import Run, Side, before_and_now, end_of_unit
 
 
 def step(batch: int, precision: str, manner: str = "now") -> Run:
@@ -61,9 +60,7 @@ def main() -> int:
         cells = [f"{taken.user / args.batch:.3g} E" for taken in found]
         cells += [f"{taken.peak:.2f} GB" for taken in found]
         print(f"| {precision} | {' | '.join(cells)} |", flush=True)
-    one = statistics.median(yardstick.measure().user for _ in range(3))
-    yardstick.end()
-    print(f"\nE = {one:.2f} user seconds here, {args.threads} thread(s)")
+    end_of_unit(yardstick, "E", args.threads)
     return 0
 
 

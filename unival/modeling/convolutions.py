@@ -6,7 +6,7 @@ gains is measured by ``benchmarks/convolution_forms.py`` (docs/performance.md).
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,19 +62,23 @@ class GroupedConv3d(nn.Conv3d):
             ]
         if x.device.type != "cpu" or not _learns(self):
             return super().forward(x)
-        if x.dtype != torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
-            return self._by_joined_groups(x, self.weight)
-        # oneDNN's weight gradients of few frames or narrow maps are wrong by their own size in bfloat16 (torch 2.14)
-        with torch.autocast("cpu", enabled=False):
-            return self._by_joined_groups(x.float(), self.weight.float()).to(x.dtype)
-
-    def _by_joined_groups(self, x: Tensor, weight: Tensor) -> Tensor:
         own = self.in_channels // self.groups
         joined = VECTOR // own if own <= VECTOR // 4 and self.groups % (VECTOR // own) == 0 else 1
-        if joined > 1:
-            weight = _block_diagonal(weight, self.groups, joined)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv3d(x, weight, bias, self.stride, self.padding, 1, self.groups // joined)
+        weight = self.weight if joined == 1 else _block_diagonal(self.weight, self.groups, joined)
+        half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        convolve = conv3d_in_float32 if half else F.conv3d
+        return convolve(x, weight, self.bias, self.stride, self.padding, 1, self.groups // joined)
+
+
+def conv3d_in_float32(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+    """torch's function of the name, in float32 but for its result, for CPUs.
+
+    In bfloat16 oneDNN's weight gradients of few frames or narrow maps are wrong by their own size, and those of a few
+    large kernels are written past their memory (torch 2.14).
+    """
+    with torch.autocast("cpu", enabled=False):
+        bias = None if bias is None else bias.float()
+        return F.conv3d(x.float(), weight.float(), bias, *arguments).to(x.dtype)
 
 
 def _learns(layer: nn.Conv2d | nn.Conv3d) -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import re
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
 from unival.modeling.config import FRAMES, VideoConfig
-from unival.modeling.convolutions import GroupedConv3d
+from unival.modeling.convolutions import GroupedConv3d, conv3d_in_float32
 
 BLOCKS = {
     14: (1, 1, 1, 1),
@@ -78,10 +76,7 @@ class ResNeXt3D(nn.Module):
     def _stem(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return self.conv1(x)
-        # In bfloat16 on CPUs the weight gradient of this convolution writes past its memory (torch 2.14).
-        with torch.autocast("cpu", enabled=False):
-            weight, conv = self.conv1.weight.float(), self.conv1
-            return F.conv3d(x.float(), weight, None, conv.stride, conv.padding).to(x.dtype)
+        return conv3d_in_float32(x, self.conv1.weight, None, self.conv1.stride, self.conv1.padding)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.bn1(self._stem(x)).relu_())
