@@ -20,6 +20,7 @@ from unival.modeling.joining import Tokens, join, route, sample_tokens
 from unival.modeling.layers import EncoderLayer, drop_path_rates
 from unival.modeling.peft import build_prefix
 from unival.modeling.position import RelativeTables, product_bias
+from unival.modeling.row_parts import by_parts
 from unival.modeling.sound_picture import SoundPicture
 from unival.modeling.stacks import encoder_layers
 
@@ -154,7 +155,8 @@ class Encoder(RelativeTables):
 
     def features(self, modality: str, tensor: Tensor) -> Tensor:
         """What the network of a modality gives: (n, C, *grid). Raises ConfigError when the model lacks it."""
-        features = self._front(modality).features(tensor)
+        front = self._front(modality)
+        features = front.features(tensor) if self.training else by_parts(front.features, tensor)
         if self.on_features is not None:
             self.on_features(modality, features)
         return features

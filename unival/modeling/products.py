@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +13,33 @@ from torch import Tensor, nn
 
 from unival.core.device import cpu_vendor
 
-FEW_ROWS = 8  # with 17, the turned product is slower than torch's own
+Way = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 
 
-# torch's own choices for float32 are slow on AMD alone: MKL reads the weights of few rows at a third of what memory
-# gives, and feature maps keep their order. On Intel the other way does not gain (docs/performance.md).
-TORCH_IS_SLOW = cpu_vendor() == "AuthenticAMD" and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _of_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
+def on_amd(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+    """oneDNN, few rows as (W x')': MKL reads the weights at a third of what memory gives."""
+    if rows > 8 or weight.size(0) < weight.size(1):  # with 17, the turned product is slower than torch's own
+        return _of_onednn(x, weight, bias)
+    few = x.reshape(rows, -1).t()
+    turned = weight @ few if bias is None else torch.addmm(bias[:, None], weight, few)
+    return turned.t().reshape(*x.shape[:-1], weight.size(0))
+
+
+def on_intel(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+    """MKL up to three rows, then oneDNN for weights beyond the caches, which MKL reads once for every three rows."""
+    if 3 < rows <= 64 and weight.numel() >= 2**20:
+        return _of_onednn(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+# Figures: docs/performance.md, "Generation on a CPU".
+WAYS: dict[str, Way] = {"AuthenticAMD": on_amd, "GenuineIntel": on_intel}
+# The way of the processor at hand; None where it is torch's.
+WAY = WAYS.get(cpu_vendor()) if hasattr(torch.ops.mkldnn, "_linear_pointwise") else None
 
 
 # Only what ends in tokens: logits and losses that are compared with the reference's keep its sums to the last digits.
@@ -35,13 +57,13 @@ def generating() -> Iterator[None]:
 
 
 def own_way(x: Tensor) -> bool:
-    """Whether ``x`` is float32 on a processor of AMD, in a generation and without gradients."""
+    """Whether ``x`` is float32 on a processor with a way of its own, in a generation and without gradients."""
     return (
         _generating.get()
         and not torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and TORCH_IS_SLOW
+        and WAY is not None
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -49,13 +71,9 @@ def own_way(x: Tensor) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(..., K) times weight (N, K) plus bias (N) -> (..., N); values equal to rounding whatever the way."""
     rows = x.numel() // x.size(-1)
-    if not rows or not own_way(x) or weight.dtype != x.dtype:
+    if WAY is None or not rows or not own_way(x) or weight.dtype != x.dtype:
         return F.linear(x, weight, bias)
-    if rows > FEW_ROWS or weight.size(0) < weight.size(1):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    few = x.reshape(rows, -1).t()
-    turned = weight @ few if bias is None else torch.addmm(bias[:, None], weight, few)
-    return turned.t().reshape(*x.shape[:-1], weight.size(0))
+    return WAY(x, weight, bias, rows)
 
 
 class Linear(nn.Linear):
