@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unival.core.transfers import to_device, to_host
 from unival.errors import ConfigError
+from unival.generate.largest import largest
 from unival.generate.rows import EOS, Rows, Steps
 from unival.generate.settings import Hypothesis
 
@@ -66,7 +67,7 @@ def _candidates(rows: Rows, scores: Tensor, count: int) -> tuple[np.ndarray, np.
     """Return (row, token, score) of the ``count`` best continuations per sentence, best first, (B', C)."""
     sentences = len(np.unique(rows.sentence))
     width, vocab_size = len(rows) // sentences, scores.size(1)
-    total, place = scores.view(sentences, -1).topk(min(count, width * vocab_size), dim=1)
+    total, place = largest(scores.view(sentences, -1), min(count, width * vocab_size))
     # the one stop of a step: places beside the bits of their scores, in one copy
     both = to_host(torch.cat([place.to(torch.int32), total.view(torch.int32)], 1))
     number = both[:, : place.size(1)].astype(np.int64)

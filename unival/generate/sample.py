@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unival.core.seeding import rng_for
 from unival.core.transfers import to_device, to_host
+from unival.generate.largest import largest
 from unival.generate.rows import EOS, Rows, Steps
 from unival.generate.settings import GenerationSettings, Hypothesis
 
@@ -67,7 +68,7 @@ def _draw(
     Tokens are ordered by probability, so that one number in [0, 1) means the same token on every device.
     """
     if settings.sampling_topk > 0:
-        ordered, tokens = scores.topk(min(settings.sampling_topk, scores.size(1)), dim=1)
+        ordered, tokens = largest(scores, min(settings.sampling_topk, scores.size(1)))
     else:
         ordered, tokens = scores.sort(dim=1, descending=True, stable=True)
     # relative to the best token, or a forced one of tiny probability would vanish
