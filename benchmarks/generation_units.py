@@ -6,9 +6,9 @@ E is one evaluation forward pass of timm's resnet101 as it comes: batch 1, 384 p
 tokens and then the end symbol for every picture (the shortest length is the longest), one picture of 384 pixels and 8
 source tokens a row, random weights and inputs; figures are for one picture. "before" has products and feature maps as
 torch computes them on any processor, sends all pictures of a batch through their network at once and takes the best
-continuations by torch's topk. Unit and searches take turns in their processes, so that what else the machine does falls on all; times are user CPU seconds,
-beside them those of the system, most of which clears pages. The column of the reference is its measurement on two
-cores of an AMD Zen 4 by the same method (data, not run here).
+continuations by torch's topk. Unit and searches take turns in their processes, so that what else the machine does
+falls on all; times are user CPU seconds, beside them those of the system, most of which clears pages. The column of the
+reference is its measurement on two cores of an AMD Zen 4 by the same method (data, not run here).
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ T is one forward and backward pass of timm's resnet101 as it comes: training mod
 A step is an update as the engine's trainer makes it: gradients to zero, forward, label-smoothed loss, backward,
 scaling, clipping to 1.0, Adam; 8 source and 16 target tokens, token table frozen, random weights and inputs. The video
 model also has the image network, as the released ones do; "quickstart" is the small model of configs/tiny, 24 pictures
-of 64 pixels, all of it trained. "before" has feature maps as they come, convolutions in torch's form and the engine's
-own Adam. Unit and steps take turns in their processes, so that what else the machine does falls on all; times are user
-CPU seconds, "system" is the system's of an update. The column of the reference is its measurement on two cores of an
-AMD Zen 4 by the same method (data, not run here).
+of 64 pixels, all of it trained. "before" has feature maps as they come, convolutions in torch's form, the engine's own
+Adam and glibc's way with freed memory. Unit and steps take turns in their processes, so that what else the machine does
+falls on all; times are user CPU seconds, "system" is the system's of an update. The column of the reference is its
+measurement on two cores of an AMD Zen 4 by the same method (data, not run here).
 """
 
 from __future__ import annotations
@@ -95,11 +95,14 @@ def step(kind: str, precision: str, manner: str = "now", pixels: int = 384) -> R
     from updates import apply_gradients, engine_optimizer, give_precision
 
     from unival import build_model
+    from unival.core.allocator import keep_freed_memory
     from unival.losses import LossOptions, label_smoothed_loss
     from unival.modeling.joining import as_precision
 
     if manner == "before":
         as_before()
+    else:
+        keep_freed_memory()
     torch.manual_seed(0)
     small = kind == "quickstart"
     frozen = dict.fromkeys(("freeze_encoder_embedding", "freeze_decoder_embedding"), not small)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from unival.core.allocator import keep_freed_memory
 from unival.core.claim import take
 from unival.core.command import USER_ERROR, report_failure, show_any_text
 from unival.core.files import check_folder
@@ -176,6 +177,8 @@ def _engine(cfg: Any) -> None:
     set_up_logging()
     REQUEST.watch()
     WATCHDOG.start()
+    if cfg.common.cpu:
+        keep_freed_memory()
     from fairseq_cli import train as engine
 
     from unival import plugin
