@@ -1,4 +1,4 @@
-"""Loss curves from ``train_log.jsonl``: one JSON object a line with update, loss and split."""
+"""Curves from ``train_log.jsonl``: one JSON object a line with update, loss, split and a validation's scores."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 from unival.errors import DataError
 
 Curve = list[tuple[float, float]]
-COLOURS = {"train": "#3465a4", "valid": "#d9480f"}
+COLOURS = {"train": "#3465a4", "valid": "#d9480f", "score": "#2b8a3e"}
 
 
-def read_log(path: str | Path) -> dict[str, Curve]:
-    """Return the (update, loss) points of each split, in the order of the updates.
+def read_log(path: str | Path, value: str = "loss") -> dict[str, Curve]:
+    """Return the (update, loss) points of each split, in the order of the updates; of another ``value``, those of the
+    lines that have it.
 
     A resumed run repeats updates: the later line counts. A last line without its end (a run that is being
     written, or was killed) is left out. Raises DataError for any other line that is not as expected.
@@ -33,11 +34,14 @@ def read_log(path: str | Path) -> dict[str, Curve]:
             entry = json.loads(line)
             update, loss = float(entry["update"]), float(entry["loss"])
             split = str(entry.get("split", "train"))
+            if value != "loss" and value not in entry:
+                continue
+            point = loss if value == "loss" else float(entry[value])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 'expected {"update": ..., "loss": ..., "split": ...}', path=str(path), line=k
             ) from error
-        points.setdefault(split, {})[update] = loss
+        points.setdefault(split, {})[update] = point
     return {split: sorted(values.items()) for split, values in points.items()}
 
 
@@ -47,8 +51,16 @@ def smoothed(losses: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(losses, window, "same") / np.convolve(np.ones_like(losses), window, "same")
 
 
-def draw_curves(logs: Mapping[str, dict[str, Curve]], columns: int = 4) -> bytes:
-    """Draw one small chart per run and return a PNG. Splits other than "train" count as validation."""
+def draw_curves(
+    logs: Mapping[str, dict[str, Curve]],
+    scores: Mapping[str, tuple[str, Curve]] | None = None,
+    columns: int = 4,
+) -> bytes:
+    """Draw one small chart per run and return a PNG. Splits other than "train" count as validation.
+
+    ``scores``: by run, the name of a metric and its curve in validations, drawn on an axis of its own in place of their
+    loss, which for captions is that of all references in a row and rises while the captions improve.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -60,9 +72,12 @@ def draw_curves(logs: Mapping[str, dict[str, Curve]], columns: int = 4) -> bytes
     for axis in axes.flat[len(logs) :]:
         axis.axis("off")
     for axis, (name, splits) in zip(axes.flat, logs.items(), strict=False):
+        metric, values = (scores or {}).get(name, ("", []))
         for split, points in splits.items():
+            if split != "train" and values:
+                continue
             colour = COLOURS["train" if split == "train" else "valid"]
-            updates, losses = (np.array(values) for values in zip(*points, strict=True))
+            updates, losses = (np.array(numbers) for numbers in zip(*points, strict=True))
             if split != "train":
                 axis.plot(updates, losses, "o-", color=colour, markersize=3, linewidth=1.2, label=split)
             elif len(losses) < 40:
@@ -70,12 +85,28 @@ def draw_curves(logs: Mapping[str, dict[str, Curve]], columns: int = 4) -> bytes
             else:
                 axis.plot(updates, losses, color=colour, alpha=0.25, linewidth=0.7)
                 axis.plot(updates, smoothed(losses, len(losses) // 20), color=colour, label=split)
+        shown = axis.get_legend_handles_labels()
+        if values:
+            right = axis.twinx()
+            right.plot(
+                *zip(*values, strict=True),
+                "o-",
+                color=COLOURS["score"],
+                markersize=3,
+                linewidth=1.2,
+                label=metric,
+            )
+            right.set_ylim(0, 1.05 * max(value for _, value in values) or 1)
+            right.tick_params(labelsize=7, colors=COLOURS["score"])
+            right.spines[["top", "left"]].set_visible(False)
+            shown = tuple(a + b for a, b in zip(shown, right.get_legend_handles_labels(), strict=True))
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if splits:
-            axis.legend(fontsize=7, frameon=False)
+            place = "center right" if values else "best"  # between a loss that falls and a score that rises
+            axis.legend(*shown, fontsize=7, frameon=False, loc=place)
     for row in axes:
         row[0].set_ylabel("loss", fontsize=8)
     for axis in axes[-1]:

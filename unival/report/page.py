@@ -65,7 +65,11 @@ def write_report(
     check_folder(root)
     paths = {name: Path(path) for name, path in (logs or {}).items()}
     paths.update({r.name: r.locate(r.log) for r in read if r.log})
-    curves = draw_curves({name: read_log(path) for name, path in paths.items()}) if paths else None
+    scores = {}
+    for result in read:
+        for points in read_log(paths[result.name], result.main_metric).values() if result.log else ():
+            scores[result.name] = (result.main_metric, points)
+    curves = draw_curves({name: read_log(path) for name, path in paths.items()}, scores) if paths else None
     shown = [
         (result, [(picture(i, result.modality, _loader(result)), i) for i in result.items]) for result in read
     ]
@@ -137,7 +141,9 @@ def _html(
     for name, data in figures.items():
         parts.append(f"<h2>{escape(name)}</h2>\n{_embedded(data, 'image/png', escape(name, quote=True))}")
     if curves:
-        parts.append(f"<h2>loss</h2>\n{_embedded(curves, 'image/png', 'loss curves')}")
+        parts.append(
+            f"<h2>loss and validation scores</h2>\n{_embedded(curves, 'image/png', 'loss and score curves')}"
+        )
     for result, cards in shown:
         about = " · ".join(escape(text) for text in (result.table, result.checkpoint) if text)
         parts.append(f'<h2>{escape(result.name)}</h2>\n<p class="about">{about}</p>')

@@ -127,9 +127,27 @@ def test_log_of_a_resumed_and_killed_run(tmp_path: Path) -> None:
         read_log(tmp_path / "none.jsonl")
 
 
+def test_scores_of_a_log_are_those_of_the_lines_that_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "train_log.jsonl"
+    lines = [
+        {"update": 1, "split": "train", "loss": 2.0},
+        {"update": 2, "split": "valid", "loss": 3.0, "cider": 0.5},
+        {"update": 4, "split": "valid", "loss": 3.5, "cider": 1.5},
+    ]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert read_log(path, "cider") == {"valid": [(2.0, 0.5), (4.0, 1.5)]}
+    assert read_log(path, "exact") == {}
+    lines[2]["cider"] = "high"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(DataError, match="line 3"):
+        read_log(path, "cider")
+
+
 def test_curves_are_drawn_for_long_short_and_empty_runs(tmp_path: Path) -> None:
     long = {"train": [(float(k), 5.0 / (k + 1)) for k in range(200)], "valid": [(100.0, 1.0)]}
-    data = draw_curves({"long": long, "short": {"train": [(1.0, 2.0)]}, "empty": {}})
+    logs = {"long": long, "short": {"train": [(1.0, 2.0)]}, "empty": {}}
+    data = draw_curves(logs)
+    assert draw_curves(logs, {"long": ("cider", [(1.0, 0.5), (9.0, 4.0)])}) != data
     (tmp_path / "curves.png").write_bytes(data)
     with Image.open(tmp_path / "curves.png") as image:
         assert image.format == "PNG" and image.width > image.height
