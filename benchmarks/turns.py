@@ -33,7 +33,10 @@ def serve(pipe: Connection, threads: int, make: Make, *arguments: Any) -> None:
 
     torch.set_num_threads(threads)
     run = make(*arguments)
-    run()  # buffers and kernels come into being
+    for _ in range(
+        2
+    ):  # buffers, kernels and an optimizer's state come into being, and then find their places
+        run()
     while True:
         pipe.send(True)
         if not pipe.recv():
