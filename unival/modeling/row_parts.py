@@ -20,7 +20,7 @@ def by_parts(network: Callable[[Tensor], Tensor], media: Tensor) -> Tensor:
     on_cpu = media.device.type == "cpu" and not torch.compiler.is_compiling()
     if torch.is_grad_enabled() or not on_cpu or not len(media):
         return network(media)
-    size = max(1, BYTES * torch.get_num_threads() // (media[0].numel() * media.element_size()))
+    size = max(1, BYTES * torch.get_num_threads() // max(1, media[0].nbytes))
     if size >= len(media):
         return network(media)
     return torch.cat([network(part) for part in media.split(size)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unival import build_model
+from unival.errors import DataError
 from unival.modeling import row_parts
 
 MEDIA = {
@@ -50,6 +51,11 @@ def test_parts_give_what_the_whole_gives(encoder, modality, monkeypatch):
 def test_no_rows_stay_no_rows(encoder):
     with torch.no_grad():
         assert row_parts.by_parts(lambda media: media[:, :2], torch.zeros(0, 3, 4)).shape == (0, 2, 4)
+
+
+def test_media_without_content_meet_the_network_s_own_error(encoder):
+    with torch.no_grad(), pytest.raises(DataError, match="audio of 0 samples is too short"):
+        encoder.eval().features("audio", torch.zeros(2, 0))
 
 
 @pytest.mark.parametrize("learning", ["gradients", "norms of the batch"])
