@@ -397,11 +397,11 @@ def test_captions(place: Place, corpus: str, recipe: str, table: str, ids: str) 
     if corpus == "audiocaps":
         small |= {"audio_encoder_name": "pann_cnn6", "hop_size": 320}
     short = {"eval_args": {"beam": 1, "max_len_b": 8}, "validate_interval": 100}
-    longer = {**TINY["optimization"], "max_update": 40, "max_epoch": 100}
+    longer = {**TINY["optimization"], "max_update": 80, "max_epoch": 100}
     checkpoint = place.finetune(
         recipe, model={**TINY["model"], **small}, optimization=longer, validation=short
     )
-    done = place.evaluate(recipe, checkpoint, validation={"eval_args": {"beam": 2, "max_len_b": 12}})
+    done = place.evaluate(recipe, checkpoint, validation={"eval_args": {"beam": 2, "max_len_b": 30}})
     rows = [line.split("\t") for line in (place.data / f"ofa/{table}.tsv").read_text().splitlines()]
     assert set(done.predictions) == {row[0] for row in rows} and done.coverage == 1
 
