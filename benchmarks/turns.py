@@ -33,10 +33,8 @@ def serve(pipe: Connection, threads: int, make: Make, *arguments: Any) -> None:
 
     torch.set_num_threads(threads)
     run = make(*arguments)
-    for _ in range(
-        2
-    ):  # buffers, kernels and an optimizer's state come into being, and then find their places
-        run()
+    run()  # buffers, kernels and an optimizer's state come into being
+    run()  # and find their places
     while True:
         pipe.send(True)
         if not pipe.recv():

@@ -9,7 +9,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 # Blocks of more are the system's again once they are freed. With 256 MB and more a training on sounds has a fifth more
 # memory at its peak, in pieces that fit nothing (docs/performance.md).
 KEPT = 64 * 2**20
-_CHOSEN_BY_USER = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+CHOSEN_BY_USER = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     anew for every feature map, a tenth to a fifth of the processor time of a float32 update with eight pictures of 384
     pixels. Settings in the environment, another allocator and other libraries of C stay as they are.
     """
-    if any(name.startswith(_CHOSEN_BY_USER) for name in os.environ):
+    if any(name.startswith(CHOSEN_BY_USER) for name in os.environ):
         return False
     try:
         library = ctypes.CDLL(None)

@@ -32,11 +32,11 @@ def read_log(path: str | Path, value: str = "loss") -> dict[str, Curve]:
             continue
         try:
             entry = json.loads(line)
-            update, loss = float(entry["update"]), float(entry["loss"])
+            update, _ = float(entry["update"]), float(entry["loss"])
             split = str(entry.get("split", "train"))
-            if value != "loss" and value not in entry:
+            if value not in entry:
                 continue
-            point = loss if value == "loss" else float(entry[value])
+            point = float(entry[value])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 'expected {"update": ..., "loss": ..., "split": ...}', path=str(path), line=k

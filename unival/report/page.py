@@ -65,10 +65,13 @@ def write_report(
     check_folder(root)
     paths = {name: Path(path) for name, path in (logs or {}).items()}
     paths.update({r.name: r.locate(r.log) for r in read if r.log})
-    scores = {}
-    for result in read:
-        for points in read_log(paths[result.name], result.main_metric).values() if result.log else ():
-            scores[result.name] = (result.main_metric, points)
+    scores = {
+        r.name: (r.main_metric, points)
+        for r in read
+        if r.log
+        for split, points in read_log(paths[r.name], r.main_metric).items()
+        if split != "train"
+    }
     curves = draw_curves({name: read_log(path) for name, path in paths.items()}, scores) if paths else None
     shown = [
         (result, [(picture(i, result.modality, _loader(result)), i) for i in result.items]) for result in read

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from unival.core.allocator import CHOSEN_BY_USER
+
 PROGRAM = """
 import resource, sys
 import torch
@@ -25,8 +27,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / pages)
 
 def run(what: str, **added: str) -> tuple[str, float]:
     """What was answered, and how many blocks' pages were cleared for twenty blocks."""
-    chosen = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(chosen)} | added
+    env = {k: v for k, v in os.environ.items() if not k.startswith(CHOSEN_BY_USER)} | added
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, what], env=env, capture_output=True, text=True, check=True
     )
