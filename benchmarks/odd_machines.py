@@ -73,7 +73,8 @@ def disk(world: Path, folder: Path, whole: Run) -> str:
         refused(run, ended(run.start(), 600), "free")
         right(not run.logged(), "it trained before it saw that there is no room", run)
     with mounted(full, 6 * size):
-        run = Run(world, full / "run", UPDATES, 1, [f"--save-dir-fallback={spare}"])
+        options = [f"--save-dir-fallback={spare}", f"--tensorboard-logdir={full / 'board'}"]
+        run = Run(world, full / "run", UPDATES, 1, options)
         run.log = folder / "full.log"
         pid, filler = run.start(), full / "filler"
         while not (run.folder / "checkpoint_last.pt").is_file():

@@ -22,6 +22,7 @@ from fairseq import checkpoint_utils, utils
 from unival.core.files import make_folder
 from unival.errors import OutputError
 from unival.launch.watchdog import WATCHDOG
+from unival.tasks import journal
 from unival.tasks.files import LAST, write_checkpoint
 from unival.tasks.snapshot import Memory, Snapshot, room_for
 
@@ -186,7 +187,7 @@ def save_checkpoint(cfg: Any, trainer: Any, epoch_itr: Any, val_loss: Any) -> An
 
 
 def main(cfg: Any) -> None:
-    """Stand in for the engine's function of this name: a run ends when its last checkpoint is complete."""
+    """Stand in for the engine's function of this name: a run ends when its last checkpoint and its log are complete."""
     try:
         _engine_main(cfg)
     except BaseException:
@@ -195,7 +196,10 @@ def main(cfg: Any) -> None:
         except Exception as error:
             logger.error(f"the last checkpoint: {error}")
         raise
-    WRITER.wait()
+    else:
+        WRITER.wait()
+    finally:
+        journal.finish()  # what a half-written checkpoint left no room for
 
 
 # whoever looks for the engine's source or documentation finds it

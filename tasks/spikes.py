@@ -8,7 +8,6 @@ harm to other weights, so that neither the rows nor the state alone are at fault
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 from collections import deque
@@ -207,8 +206,7 @@ class Undo:
                 "median": self._jump.median,
                 "rows": rows,
             }
-            with open(folder / SPIKES, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self.trainer.spikes_journal.add(record)
         if self.spikes.count >= self.options.max_spikes:
             raise UnivalError(
                 f"{said}. Stopped after {self.spikes.count} such updates (--max-spikes {self.options.max_spikes}): "

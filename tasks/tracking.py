@@ -6,11 +6,15 @@ adds what the engine does not measure (examples a second, share of the time spen
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import os
+import shutil
 import sys
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +25,17 @@ from fairseq.logging.meters import AverageMeter
 
 from unival.core.files import replacing
 from unival.core.installation import install_extra
-from unival.errors import ConfigError
+from unival.errors import ConfigError, OutputError, said
 from unival.tasks.waiting import DATA_WAIT, Waited
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 SHEET = "predictions.png"
+_ROOM = 1 << 20  # bytes: with less TensorBoard would end in its own thread, with a traceback
 WANDB_RUN = "wandb_run.txt"  # beside the checkpoints: the run that a later start continues
 
 
@@ -60,23 +68,41 @@ class TensorBoard(Tracker):
         self._make = SummaryWriter
         self._folder = folder
         self._writers: dict[str, Any] = {}
+        self._failed = False
 
     def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
-        writer = self._writer(part)
-        for name, value in values.items():
-            writer.add_scalar(name, value, update)
-        writer.flush()
+        def write(writer: SummaryWriter) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, update)
+
+        self._record(write, part)
 
     def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
-        writer = self._writer("valid")
-        writer.add_image(name, pixels, update, dataformats="HWC")
-        writer.flush()
+        self._record(lambda writer: writer.add_image(name, pixels, update, dataformats="HWC"), "valid")
 
     def finish(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        while self._writers:
+            with contextlib.suppress(OSError):
+                self._writers.popitem()[1].close()
 
-    def _writer(self, part: str) -> Any:
+    def _record(self, write: Callable[[SummaryWriter], None], part: str) -> None:
+        """Write into a part's file; a full disk costs what was to be written and not the run."""
+        try:
+            if os.path.isdir(self._folder) and shutil.disk_usage(self._folder).free < _ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            writer = self._writer(part)
+            write(writer)
+            writer.flush()
+        except OSError as error:
+            # a failure ends the thread that writes: the next call begins a new file, which TensorBoard joins to the old
+            self._writers.pop(part, None)
+            if not self._failed:
+                logger.warning(f"{self._folder} lacks values, the training goes on: {said(error)}")
+            self._failed = True
+        else:
+            self._failed = False
+
+    def _writer(self, part: str) -> SummaryWriter:
         if part not in self._writers:
             self._writers[part] = self._make(os.path.join(self._folder, part))
             self._writers[part].add_text("command", " ".join(sys.argv))
@@ -132,10 +158,15 @@ _trackers: dict[tuple[str, str], Tracker] = {}
 
 
 def keep_sheet(sheet: Image.Image, folder: Path, update: int) -> None:
-    """Write the picture of a validation's predictions beside the checkpoints and hand it to every tracker."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / SHEET) as part:
-        sheet.save(part, format="PNG")
+    """Write the picture of a validation's predictions beside the checkpoints and hand it to every tracker.
+
+    A full disk costs the picture and not the run.
+    """
+    try:
+        with replacing(folder / SHEET) as part:
+            sheet.save(part, format="PNG")
+    except OutputError as error:
+        logger.warning(f"the predictions of update {update:,} are not drawn: {error}")
     for tracker in _trackers.values():
         tracker.picture("predictions", np.asarray(sheet), update)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import sys
@@ -32,6 +31,7 @@ from unival.tasks.continuing import divide
 from unival.tasks.ending import finished, patience_state, restore_patience
 from unival.tasks.files import LAST, check_room
 from unival.tasks.guards import not_finite
+from unival.tasks.journal import Journal
 from unival.tasks.optimizer import restore_masters, saved_masters
 from unival.tasks.parameters import check_backend, report_gradients
 from unival.tasks.precision import batch_norm_kept
@@ -85,8 +85,10 @@ class UnivalTrainer(Trainer):
         self._reported = self._looked = False
         self._batch: int | None = None  # of the update that is being made
         self._gradient_norm: Any = 0.0
-        self._log_path = Path(cfg.checkpoint.save_dir) / "train_log.jsonl"
-        task.guard.folder = self._log_path.parent
+        folder = Path(cfg.checkpoint.save_dir)
+        self._journal = Journal(folder / "train_log.jsonl")
+        self.spikes_journal = Journal(folder / SPIKES)
+        task.guard.folder = folder
         if self.is_data_parallel_master and not cfg.checkpoint.no_save:
             check_room(make_folder(cfg.checkpoint.save_dir), self._checkpoint_bytes(), _kept(cfg))
         self._samples: Sequence[Any] = ()
@@ -476,31 +478,13 @@ class UnivalTrainer(Trainer):
 
     def _log(self, record: Mapping[str, Any]) -> None:
         if self.is_data_parallel_master:
-            self._log_path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._log_path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"update": self.get_num_updates(), **record}) + "\n")
+            self._journal.add({"update": self.get_num_updates(), **record})
 
     def _trim_log(self) -> None:
         """Drop records of updates that this run will do (again)."""
         if self.is_data_parallel_master:
-            for path in (self._log_path, self._log_path.with_name(SPIKES)):
-                _trim(path, self.get_num_updates())
-
-
-def _trim(path: Path, done: int) -> None:
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            keep = json.loads(line)["update"] <= done
-        except (ValueError, KeyError):  # the last line of a killed run
-            keep = False
-        if keep and done:
-            kept.append(line + "\n")
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+            for journal in (self._journal, self.spikes_journal):
+                journal.trim(self.get_num_updates())
 
 
 def _check_start(cfg: Any, task: Any) -> None:

@@ -38,6 +38,68 @@ def test_tensorboard_and_the_sheet(train, tables, tmp_path) -> None:
     assert (shown.width, shown.height) == sheet.size and sheet.width > 1000 and shown.step == 3
 
 
+def test_what_only_reports_ends_no_run(train, tables, tmp_path) -> None:
+    """As on a disk that a checkpoint on its way has filled; the checkpoints alone decide whether a run goes on."""
+    data = [tables / "caption_train.tsv", tables / "caption_val.tsv"]
+    folder = tmp_path / "full"
+    folder.mkdir()
+    for name in ("train_log.jsonl", "predictions.png"):
+        (folder / name).symlink_to("/dev/full")
+    run = train("caption", data, "--max-update=2", name="full").ok()
+    assert run.folder == folder and (folder / "checkpoint_last.pt").is_file()
+    for name, found in (("train_log.jsonl", "waits for room"), ("predictions.png", "are not drawn")):
+        lines = [line for line in run.text.splitlines() if name in line]
+        assert len(lines) == 1 and found in lines[0] and "No space left" in lines[0], run.text
+
+
+def test_a_journal_loses_nothing_while_the_disk_is_full(tmp_path) -> None:
+    from unival.tasks import journal
+
+    path = tmp_path / "log.jsonl"
+    log = journal.Journal(path)
+    log.add({"update": 1})
+    path.rename(tmp_path / "before")
+    path.symlink_to("/dev/full")
+    log.add({"update": 2})
+    log.add({"update": 3})
+    path.unlink()
+    (tmp_path / "before").rename(path)
+    log.add({"update": 4})
+    assert [json.loads(line)["update"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+    path.rename(tmp_path / "before")
+    path.symlink_to("/dev/full")
+    log.add({"update": 5})
+    path.unlink()
+    (tmp_path / "before").rename(path)
+    journal.finish()
+    log.trim(4)
+    log.add({"update": 5})
+    assert [json.loads(line)["update"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
+    log.trim(0)
+    assert path.read_bytes() == b""
+
+
+def test_tensorboard_goes_on_when_there_is_room_again(tmp_path, monkeypatch, caplog) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from unival.tasks import tracking
+
+    board = tracking.TensorBoard(str(tmp_path))
+    board.scalars({"loss": 1.0}, "train", 1)
+    monkeypatch.setattr(tracking, "_ROOM", 1 << 62)
+    for update in (2, 3):
+        board.scalars({"loss": 1.0}, "train", update)
+    monkeypatch.undo()
+    board.scalars({"loss": 1.0}, "train", 4)
+    board.finish()
+    events = accumulator.EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    assert {event.step for event in events.Scalars("loss")} >= {4}
+    files = [str(path) for path in (tmp_path / "train").iterdir()]
+    assert len(files) == 2, "a new file after the failure"
+    [warning] = [record.message for record in caplog.records if "lacks values" in record.message]
+    assert "No space left on device" in warning
+
+
 def test_the_wait_for_data_is_a_share_of_the_updates_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One second of reading beside three of computing, and a bar of a validation in between."""
     from fairseq.logging import metrics
