@@ -13,6 +13,7 @@ from torch import nn
 from unival.data.dataset import DataSource
 from unival.errors import ConfigError, DataError, nearest
 from unival.evaluate.sheet import Section, prediction_sheet
+from unival.modeling.packing import release
 from unival.predict.inference import Inference, Prediction
 from unival.tasks.options import TaskOptions
 from unival.tasks.progress import line, trivial
@@ -93,6 +94,7 @@ class Validation:
 
     def scores(self) -> dict[str, float]:
         """Gather the predictions of all ranks and score them; the same on every rank."""
+        release()
         result: dict[str, float] = {}
         self.latest = {}
         self.answers = []
@@ -131,6 +133,7 @@ class Validation:
         """
         [(name, source)] = self.sources.items()
         found = self.inference[name](model, sample)
+        release()
         ids, references = [p.id for p in found], [p.reference for p in found]
         scores = source.spec.score([p.output for p in found], references, source.options, ids)
         metric = source.spec.best_metric

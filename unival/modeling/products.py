@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.core.device import cpu_vendor
+from unival.modeling.packing import Copies, packed
 
 Way = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 
@@ -43,37 +44,48 @@ WAY = WAYS.get(cpu_vendor()) if hasattr(torch.ops.mkldnn, "_linear_pointwise") e
 
 
 # Only what ends in tokens: logits and losses that are compared with the reference's keep its sums to the last digits.
-_generating: ContextVar[bool] = ContextVar("generating", default=False)
+_search: ContextVar[Copies | None] = ContextVar("search", default=None)
 
 
 @contextmanager
 def generating() -> Iterator[None]:
-    """Allow the processor's own way for the block, in this thread."""
-    token = _generating.set(True)
+    """Allow the processor's own way for the block, a search, in this thread; weights stay what they are in it."""
+    token = _search.set(Copies())
     try:
         yield
     finally:
-        _generating.reset(token)
+        _search.reset(token)
+
+
+def _copies(x: Tensor) -> Copies | None:
+    """The copies of the search that ``x`` is of, on a processor with a way of its own and without gradients."""
+    copies = _search.get()
+    if (
+        copies is None
+        or torch.is_grad_enabled()
+        or x.device.type != "cpu"
+        or WAY is None
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return None
+    return copies
 
 
 def own_way(x: Tensor) -> bool:
     """Whether ``x`` is float32 on a processor with a way of its own, in a generation and without gradients."""
-    return (
-        _generating.get()
-        and not torch.is_grad_enabled()
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and WAY is not None
-        and not torch.is_autocast_enabled("cpu")
-    )
+    return x.dtype == torch.float32 and _copies(x) is not None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(..., K) times weight (N, K) plus bias (N) -> (..., N); values equal to rounding whatever the way."""
     rows = x.numel() // x.size(-1)
-    if WAY is None or not rows or not own_way(x) or weight.dtype != x.dtype:
+    copies = _copies(x)
+    if copies is None or WAY is None or not rows or weight.dtype != x.dtype:
         return F.linear(x, weight, bias)
-    return WAY(x, weight, bias, rows)
+    copy = packed(weight, rows, copies)
+    if copy is not None:
+        return _of_onednn(x, copy, bias)
+    return WAY(x, weight, bias, rows) if x.dtype == torch.float32 else F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
