@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from unival.core.files import make_folder, replacing, writing
+from unival.errors import OutputError
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +86,8 @@ class Shelf:
         return None if place is None else self._book(place.name).get(place.medium)
 
     def put(self, place: Place, features: Tensor) -> None:
-        """Keep features (C, *grid), unless they are there or the limit is reached.
-
-        Raises OutputError where the folder cannot be written.
-        """
+        """Keep features (C, *grid), unless they are there, the limit is reached or the folder cannot be written, which
+        is said once."""
         book = self._book(place.name)
         if self._full or place.medium in book:
             return
@@ -102,7 +101,11 @@ class Shelf:
                 )
                 return
         self._puts += 1
-        book.put(place, features)
+        try:
+            book.put(place, features)
+        except (OSError, OutputError) as error:  # what is not kept is computed again
+            self._full = True
+            logger.warning(f"kept features: no more are kept: {error}")
 
     def _book(self, name: str) -> _Book:
         if name not in self._books:

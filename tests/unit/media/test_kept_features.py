@@ -46,6 +46,28 @@ def test_bits_sizes_and_several_writers(tmp_path, kind):
     assert not listed(tmp_path) and (tmp_path / "else.txt").exists()
 
 
+def test_a_full_disk_ends_the_keeping_and_nothing_else(tmp_path, caplog):
+    one = shelf(tmp_path)
+    places = [one.place("image", {}, bytes([i]) * 32) for i in range(4)]
+    features = torch.randn(4, 4, 2, 2)
+    one.put(places[0], features[0])
+    (data,) = tmp_path.glob(f"*/*{DATA}")
+    data.rename(tmp_path / "before")
+    data.symlink_to("/dev/full")
+    one.put(places[1], features[1])
+    data.unlink()
+    (tmp_path / "before").rename(data)
+    one.put(places[2], features[2])
+    assert torch.equal(one.get(places[0]).features, features[0])
+    assert one.get(places[1]) is None and one.get(places[2]) is None
+    [warning] = [record.message for record in caplog.records]
+    assert "no more are kept" in warning and "No space left on device" in warning
+    again = shelf(tmp_path)
+    again.put(places[3], features[3])
+    assert torch.equal(again.get(places[3]).features, features[3])
+    assert torch.equal(again.get(places[0]).features, features[0])
+
+
 def test_half_written_and_damaged_features_are_passed_over(tmp_path):
     one = shelf(tmp_path)
     places = [one.place("image", {}, bytes([i]) * 32) for i in range(3)]
