@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from unival.errors import OutputError, said
 
 logger = logging.getLogger(__name__)
 
-_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+_waiting: dict[Path, list[str]] = {}  # lines that this process could not write yet
 
 
 class Journal:
@@ -28,60 +26,64 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._waiting: list[str] = []
-        _journals.add(self)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record, and those before it that are not written yet."""
-        self._waiting.append(json.dumps(record, ensure_ascii=False) + "\n")
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what waits, if there is room by now."""
-        if not self._waiting:
-            return
-        try:
-            make_folder(self.path.parent)
-            _append(self.path, "".join(self._waiting).encode())
-        except (OSError, OutputError) as error:
-            if len(self._waiting) == 1:
-                logger.warning(f"{self.path} waits for room, the training goes on: {said(error)}")
-        else:
-            self._waiting.clear()
+        lines = _waiting.setdefault(self.path, [])
+        lines.append(json.dumps(record) + "\n")
+        error = _write(self.path)
+        if error is not None and len(lines) == 1:
+            logger.warning(f"{self.path} waits for room, the training goes on: {said(error)}")
 
     def trim(self, done: int) -> None:
-        """Drop records of updates after ``done``: they will be done (again). All of them for a run that begins."""
-        self._waiting.clear()
+        """Drop records of updates after ``done``: they will be done (again). All of them for a run that begins.
+
+        Raises OutputError where that needs room and there is none.
+        """
+        _waiting.pop(self.path, None)
         if not self.path.is_file():
             return
-        kept = [
-            line + "\n" for line in self.path.read_text(encoding="utf-8").splitlines() if _within(line, done)
-        ]
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [line.strip() + b"\n" for line in lines if done and _within(line, done)]
+        if kept == lines:
+            return
+        if kept == lines[: len(kept)]:
+            os.truncate(self.path, sum(map(len, kept)))
+            return
         with replacing(self.path) as part:
-            part.write_text("".join(kept) if done else "", encoding="utf-8")
+            part.write_bytes(b"".join(kept))
 
 
 def finish() -> None:
     """Write what waits in this process; the run is over."""
-    for journal in _journals:
-        journal.flush()
+    for path in list(_waiting):
+        error, lines = _write(path), _waiting.pop(path, [])
+        if error is not None:
+            logger.warning(f"{path} lacks its last {len(lines)} lines: {said(error)}")
 
 
-def _append(path: Path, content: bytes) -> None:
-    """All or nothing."""
-    with open(path, "ab", buffering=0) as file:
-        begin = file.tell()
-        try:
+def _write(path: Path) -> Exception | None:
+    """Append the lines that wait, all or none; return what is in the way."""
+    if not _waiting.get(path):
+        return None
+    begin = None
+    try:
+        make_folder(path.parent)
+        with open(path, "ab", buffering=0) as file:
+            begin = file.tell()
+            content = "".join(_waiting[path]).encode()
             while content:
                 content = content[file.write(content) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), begin)
-            raise
+    except (OSError, OutputError) as error:
+        if begin is not None and path.is_file():
+            os.truncate(path, begin)
+        return error
+    _waiting.pop(path)
+    return None
 
 
-def _within(line: str, done: int) -> bool:
+def _within(line: bytes, done: int) -> bool:
     try:
         return bool(json.loads(line)["update"] <= done)
-    except (ValueError, KeyError):  # the last line of a killed run
+    except (ValueError, KeyError, TypeError):  # the last line of a killed run
         return False

@@ -40,19 +40,44 @@ WANDB_RUN = "wandb_run.txt"  # beside the checkpoints: the run that a later star
 
 
 class Tracker(ABC):
-    """Where curves and pictures go."""
+    """Where curves and pictures go. What cannot be written is missing there, with a warning; it ends no run."""
 
-    @abstractmethod
+    errors: tuple[type[Exception], ...] = (OSError,)
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._failed = False
+
     def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
         """Record numbers; ``part`` is "train_inner" (while training), "train" (an epoch) or "valid"."""
+        self._attempt(lambda: self._scalars(values, part, update))
 
-    @abstractmethod
     def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
         """Record a picture, uint8 (h, w, 3)."""
+        self._attempt(lambda: self._picture(name, pixels, update))
 
-    @abstractmethod
     def finish(self) -> None:
         """Write what is not written yet; the run is over."""
+        self._attempt(self._finish)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except self.errors as error:
+            if not self._failed:
+                logger.warning(f"{self.place} lacks values, the training goes on: {said(error)}")
+            self._failed = True
+        else:
+            self._failed = False
+
+    @abstractmethod
+    def _scalars(self, values: Mapping[str, float], part: str, update: int) -> None: ...
+
+    @abstractmethod
+    def _picture(self, name: str, pixels: np.ndarray, update: int) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
 
 
 class TensorBoard(Tracker):
@@ -65,46 +90,41 @@ class TensorBoard(Tracker):
             raise ConfigError(
                 f"--tensorboard-logdir needs tensorboard ({error}): {install_extra('train')}"
             ) from None
+        super().__init__(folder)
         self._make = SummaryWriter
-        self._folder = folder
         self._writers: dict[str, Any] = {}
-        self._failed = False
 
-    def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
+    def _scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
         def write(writer: SummaryWriter) -> None:
             for name, value in values.items():
                 writer.add_scalar(name, value, update)
 
         self._record(write, part)
 
-    def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
+    def _picture(self, name: str, pixels: np.ndarray, update: int) -> None:
         self._record(lambda writer: writer.add_image(name, pixels, update, dataformats="HWC"), "valid")
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         while self._writers:
-            with contextlib.suppress(OSError):
-                self._writers.popitem()[1].close()
+            self._writers.popitem()[1].close()
 
     def _record(self, write: Callable[[SummaryWriter], None], part: str) -> None:
-        """Write into a part's file; a full disk costs what was to be written and not the run."""
         try:
-            if os.path.isdir(self._folder) and shutil.disk_usage(self._folder).free < _ROOM:
+            if os.path.isdir(self.place) and shutil.disk_usage(self.place).free < _ROOM:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             writer = self._writer(part)
             write(writer)
             writer.flush()
-        except OSError as error:
+        except OSError:
             # a failure ends the thread that writes: the next call begins a new file, which TensorBoard joins to the old
-            self._writers.pop(part, None)
-            if not self._failed:
-                logger.warning(f"{self._folder} lacks values, the training goes on: {said(error)}")
-            self._failed = True
-        else:
-            self._failed = False
+            with contextlib.suppress(OSError):
+                if part in self._writers:
+                    self._writers.pop(part).close()
+            raise
 
     def _writer(self, part: str) -> SummaryWriter:
         if part not in self._writers:
-            self._writers[part] = self._make(os.path.join(self._folder, part))
+            self._writers[part] = self._make(os.path.join(self.place, part))
             self._writers[part].add_text("command", " ".join(sys.argv))
         return self._writers[part]
 
@@ -117,6 +137,8 @@ class WeightsAndBiases(Tracker):
             import wandb
         except ImportError as error:
             raise ConfigError(f"--wandb-project needs wandb ({error}): {install_extra('wandb')}") from None
+        super().__init__(f"the run of Weights & Biases in {folder}")
+        self.errors = (OSError, wandb.Error)
         folder.mkdir(parents=True, exist_ok=True)
         known = folder / WANDB_RUN
         identity = known.read_text(encoding="utf-8").strip() if known.is_file() else uuid.uuid4().hex[:8]
@@ -142,15 +164,15 @@ class WeightsAndBiases(Tracker):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         """Keep the run's options."""
-        self._run.config.update(dict(options), allow_val_change=True)
+        self._attempt(lambda: self._run.config.update(dict(options), allow_val_change=True))
 
-    def scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
+    def _scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
         self._run.log({"update": update, **{f"{part}/{name}": value for name, value in values.items()}})
 
-    def picture(self, name: str, pixels: np.ndarray, update: int) -> None:
+    def _picture(self, name: str, pixels: np.ndarray, update: int) -> None:
         self._run.log({"update": update, f"valid/{name}": self._image(pixels)})
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         self._run.finish()
 
 

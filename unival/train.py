@@ -246,9 +246,7 @@ def _train(argv: Sequence[str] | None) -> int:
         args = adapt(parse(sys.argv[1:] if argv is None else argv))
         if args.distributed_world_size > 1:
             REQUEST.at_once = False
-        for folder in (args.save_dir, args.tensorboard_logdir):
-            if folder:
-                check_folder(folder)
+        check_folder(args.save_dir)
         if not args.distributed_rank:
             claim = take(args.save_dir)
             REQUEST.leaving.append(claim.release)

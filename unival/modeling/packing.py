@@ -2,7 +2,7 @@
 
 Without one, oneDNN turns a weight around on the way into every product, which takes longer than reading it. A copy pays
 after eight to sixteen products, and a search makes one for each token; so copies come with use, stay from search to
-search while their weights stay what they are, and go with them.
+search while their weights stay what they are, and go with them. Products are the same bits with a copy and without.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Copy:
         self.uses = 0
         self.packed: Tensor | None = None
         self._of: tuple[int, int, Tensor] | None = None
+        self._refused = False
 
     def of(self, weight: Tensor) -> bool:
         """Whether the weight is still what was copied; True where nothing was."""
@@ -37,12 +38,18 @@ class Copy:
     def used(self, weight: Tensor, rows: int) -> Tensor | None:
         """Count a product; return the copy, once there is one."""
         self.uses += 1
-        if self.packed is None and self.uses > USES * weight.element_size():
+        if self.packed is None and self.uses > USES * weight.element_size() and not self._refused:
             with _lock:
                 if self.packed is None:
-                    self._of = _fingerprint(weight)
-                    self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+                    self._make(weight, rows)
         return self.packed
+
+    def _make(self, weight: Tensor, rows: int) -> None:
+        try:
+            self._of = _fingerprint(weight)
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        except RuntimeError:  # no memory for it; the product itself needs none
+            self._of, self._refused = None, True
 
 
 Copies = WeakIdKeyDictionary  # of a search, in which weights do not change: weight -> Copy
@@ -50,14 +57,24 @@ _lock = threading.Lock()
 _copies = Copies()
 
 
-def packed(weight: Tensor, rows: int, copies: Copies) -> Tensor | None:
-    """Return a copy of a weight (N, K) on a CPU for a product of ``rows`` rows, where one pays.
+def few_rows(weight: Tensor, rows: int) -> bool:
+    """Whether a product of ``rows`` rows with a weight (N, K) on a CPU takes the time that reading the weight does."""
+    return (
+        rows <= ROWS
+        and weight.numel() >= NUMBERS
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bfloat16()))
+    )
 
-    ``copies``: empty at the start of a search. The weight's content is compared once in it: optimizers and averages
-    write into weights in ways that leave no trace on the tensor.
+
+def packed(weight: Tensor, rows: int, copies: Copies) -> Tensor:
+    """Return a weight for such a product: its copy where there is one, itself where not (yet).
+
+    ``copies``: empty at the start of a search. The weight is compared with what was copied once in it: optimizers and
+    averages write into weights in ways that leave no trace on the tensor, but not without changing sums of its bits.
     """
-    if rows > ROWS or weight.numel() < NUMBERS or not _packs(weight):
-        return None
+    # one row of float32 is another kernel, with other sums, which gains nothing
+    if (rows == 1 and weight.dtype == torch.float32) or not _readable(weight):
+        return weight
     copy: Copy | None = copies.get(weight)
     if copy is None:
         with _lock:
@@ -67,7 +84,8 @@ def packed(weight: Tensor, rows: int, copies: Copies) -> Tensor | None:
             with _lock:
                 _copies[weight] = copy
         copies[weight] = copy
-    return copy.used(weight, rows)
+    found = copy.used(weight, rows)
+    return weight if found is None else found
 
 
 def release() -> None:
@@ -76,12 +94,15 @@ def release() -> None:
         _copies.clear()
 
 
-def _packs(weight: Tensor) -> bool:
-    whole = weight.is_contiguous() and not weight.size(1) * weight.element_size() % _WORD
-    kind = weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    return whole and kind and not weight.is_inference()
+def _has_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _readable(weight: Tensor) -> bool:
+    """Whether the weight can be read by words, and torch counts its changes."""
+    size = weight.element_size()
+    words = not weight.size(1) * size % _WORD and not weight.storage_offset() * size % _WORD
+    return words and weight.is_contiguous() and not weight.is_inference()
 
 
 def _fingerprint(weight: Tensor) -> tuple[int, int, Tensor]:

@@ -12,34 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.core.device import cpu_vendor
-from unival.modeling.packing import Copies, packed
+from unival.modeling.packing import Copies, few_rows, packed
 
-Way = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+Way = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def _of_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def of_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """oneDNN's product; ``weight`` may be packed."""
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
 
 
-def on_amd(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-    """oneDNN, few rows as (W x')': MKL reads the weights at a third of what memory gives."""
-    if rows > 8 or weight.size(0) < weight.size(1):  # with 17, the turned product is slower than torch's own
-        return _of_onednn(x, weight, bias)
-    few = x.reshape(rows, -1).t()
-    turned = weight @ few if bias is None else torch.addmm(bias[:, None], weight, few)
-    return turned.t().reshape(*x.shape[:-1], weight.size(0))
-
-
-def on_intel(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-    """MKL up to three rows, then oneDNN for weights beyond the caches, which MKL reads once for every three rows."""
-    if 3 < rows <= 64 and weight.numel() >= 2**20:
-        return _of_onednn(x, weight, bias)
-    return F.linear(x, weight, bias)
-
-
-# Figures: docs/performance.md, "Generation on a CPU".
-WAYS: dict[str, Way] = {"AuthenticAMD": on_amd, "GenuineIntel": on_intel}
-# The way of the processor at hand; None where it is torch's.
+# Products of small weights or many rows in float32: MKL is slow on AMD's. Figures: docs/performance.md, "Generation on
+# a CPU".
+WAYS: dict[str, Way] = {"AuthenticAMD": of_onednn, "GenuineIntel": F.linear}
+# The way of the processor at hand; None where all of it is torch's.
 WAY = WAYS.get(cpu_vendor()) if hasattr(torch.ops.mkldnn, "_linear_pointwise") else None
 
 
@@ -82,10 +68,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     copies = _copies(x)
     if copies is None or WAY is None or not rows or weight.dtype != x.dtype:
         return F.linear(x, weight, bias)
-    copy = packed(weight, rows, copies)
-    if copy is not None:
-        return _of_onednn(x, copy, bias)
-    return WAY(x, weight, bias, rows) if x.dtype == torch.float32 else F.linear(x, weight, bias)
+    if few_rows(weight, rows):
+        return of_onednn(x, packed(weight, rows, copies), bias)
+    return WAY(x, weight, bias) if x.dtype == torch.float32 else F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unival.batching.batch import pad_rows
 from unival.core.modalities import KEPT_KEYS, KEYS
+from unival.modeling.packing import release
 from unival.predict.inference import Inference
 
 
@@ -44,6 +45,7 @@ def roll_out(
     No generator that training draws from is touched.
     """
     found = [row[:samples] for row in inference.search(model, sample, row_keys)]
+    release()
     pad, count = inference.vocabulary.pad, max(1, *(len(row) for row in found))
     tokens, scored, outputs = [], [], []
     for number, row in enumerate(found):

@@ -6,7 +6,9 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -47,36 +49,110 @@ def test_what_only_reports_ends_no_run(train, tables, tmp_path) -> None:
         (folder / name).symlink_to("/dev/full")
     run = train("caption", data, "--max-update=2", name="full").ok()
     assert run.folder == folder and (folder / "checkpoint_last.pt").is_file()
-    for name, found in (("train_log.jsonl", "waits for room"), ("predictions.png", "are not drawn")):
+    for name, expected in (
+        ("train_log.jsonl", ["waits for room", "lacks its last 3 lines"]),
+        ("predictions.png", ["are not drawn"]),
+    ):
         lines = [line for line in run.text.splitlines() if name in line]
-        assert len(lines) == 1 and found in lines[0] and "No space left" in lines[0], run.text
+        assert all("No space left" in line for line in lines), run.text
+        assert [text in line for text, line in zip(expected, lines, strict=True)] == [True] * len(expected)
 
 
-def test_a_journal_loses_nothing_while_the_disk_is_full(tmp_path) -> None:
-    from unival.tasks import journal
+@pytest.fixture
+def journal(tmp_path):
+    """A log, and a way to fill the disk below it and to make room again."""
+    from unival.tasks.journal import Journal
 
-    path = tmp_path / "log.jsonl"
-    log = journal.Journal(path)
-    log.add({"update": 1})
-    path.rename(tmp_path / "before")
-    path.symlink_to("/dev/full")
-    log.add({"update": 2})
-    log.add({"update": 3})
-    path.unlink()
-    (tmp_path / "before").rename(path)
-    log.add({"update": 4})
-    assert [json.loads(line)["update"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
-    path.rename(tmp_path / "before")
-    path.symlink_to("/dev/full")
-    log.add({"update": 5})
-    path.unlink()
-    (tmp_path / "before").rename(path)
-    journal.finish()
-    log.trim(4)
-    log.add({"update": 5})
-    assert [json.loads(line)["update"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5]
-    log.trim(0)
-    assert path.read_bytes() == b""
+    class Log(Journal):
+        def fill(self):
+            if self.path.exists():
+                self.path.rename(tmp_path / "before")
+            self.path.symlink_to("/dev/full")
+
+        def make_room(self):
+            self.path.unlink()
+            if (tmp_path / "before").exists():
+                (tmp_path / "before").rename(self.path)
+
+        @property
+        def updates(self):
+            return [json.loads(line)["update"] for line in self.path.read_bytes().splitlines()]
+
+    return Log(tmp_path / "log.jsonl")
+
+
+def test_a_journal_loses_nothing_while_the_disk_is_full(journal, caplog) -> None:
+    from unival.tasks.journal import finish
+
+    journal.add({"update": 1})
+    journal.fill()
+    journal.add({"update": 2})
+    journal.add({"update": 3})
+    journal.make_room()
+    journal.add({"update": 4})
+    assert journal.updates == [1, 2, 3, 4]
+    journal.fill()
+    journal.add({"update": 5})
+    journal.make_room()
+    finish()
+    assert journal.updates == [1, 2, 3, 4, 5]
+    assert [record.message.split(" ", 1)[1] for record in caplog.records] == [
+        "waits for room, the training goes on: No space left on device"
+    ] * 2
+
+
+def test_a_journal_says_what_it_lost(journal, caplog) -> None:
+    from unival.tasks.journal import finish
+
+    journal.fill()
+    for update in (1, 2, 3):
+        journal.add({"update": update})
+    finish()
+    assert caplog.records[-1].message.endswith("lacks its last 3 lines: No space left on device")
+    journal.make_room()
+    finish()
+    journal.add({"update": 1})
+    assert journal.updates == [1], "lines of a run that is over come in no other's log"
+
+
+def test_a_journal_drops_what_will_be_done_again(journal) -> None:
+    rows = [
+        "caf\u00e9 \u2028 \u0085",
+        "\ud83d",
+    ]  # a surrogate alone, separators of lines that JSON does not escape
+    for update in (1, 2, 3):
+        journal.add({"update": update, "rows": rows})
+    journal.trim(3)
+    assert journal.updates == [1, 2, 3]
+    with open(journal.path, "ab") as file:
+        file.write(
+            '[1]\n{"update": "3"}\n{"update": 4, "rows": "caf\u00e9'.encode()[:-1]
+        )  # a kill in a character
+    journal.trim(2)
+    assert journal.updates == [1, 2]
+    assert [json.loads(line)["rows"] for line in journal.path.read_bytes().splitlines()] == [rows] * 2
+    journal.path.write_bytes(b'{"update": 1}\n{"update": 9}\n{"update": 2}')
+    journal.trim(2)
+    assert journal.updates == [1, 2] and journal.path.read_bytes().endswith(b"\n")
+    journal.trim(0)
+    assert journal.path.read_bytes() == b""
+
+
+def test_a_picture_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, caplog) -> None:
+    """Weights & Biases copies it into the run's folder."""
+    pytest.importorskip("wandb")
+    from unival.tasks.tracking import WeightsAndBiases
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = WeightsAndBiases("test", "run", tmp_path)
+    monkeypatch.setattr(tracker, "_image", lambda pixels: Path("/dev/full").write_bytes(pixels.tobytes()))
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    tracker.picture("predictions", pixels, 1)
+    tracker.picture("predictions", pixels, 2)
+    tracker.scalars({"loss": 1.0}, "train", 2)
+    tracker.finish()
+    [warning] = [record.message for record in caplog.records if "lacks values" in record.message]
+    assert "No space left on device" in warning and str(tmp_path) in warning
 
 
 def test_tensorboard_goes_on_when_there_is_room_again(tmp_path, monkeypatch, caplog) -> None:

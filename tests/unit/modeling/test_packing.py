@@ -18,7 +18,7 @@ TYPES = [torch.float32, torch.bfloat16]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """On any processor, for weights of any size, from the second product of a search on."""
-    monkeypatch.setattr(products, "WAY", products.on_intel)
+    monkeypatch.setattr(products, "WAY", F.linear)
     monkeypatch.setattr(packing, "NUMBERS", 0)
     monkeypatch.setattr(packing, "USES", 0)
     packing.release()
@@ -55,9 +55,13 @@ def copy_of(layer):
 @pytest.mark.parametrize("leading", [(1,), (5, 1), (2, 4), (packing.ROWS,), (packing.ROWS + 1,)])
 def test_values_are_those_of_the_weight(layer, leading):
     x = torch.randn(*leading, 40).to(layer.weight.dtype)
+    found = [search(layer, x)]
     for _ in range(3):
         check(layer, x)
-    assert (copy_of(layer) is not None) == (x.numel() // 40 <= packing.ROWS)
+        found.append(search(layer, x))
+    rows = x.numel() // 40
+    assert (copy_of(layer) is not None) == (rows <= packing.ROWS and (rows > 1 or x.dtype == torch.bfloat16))
+    assert all(torch.equal(again, found[0]) for again in found), "with a copy as without"
 
 
 def test_a_copy_comes_when_it_has_paid(layer, monkeypatch):
@@ -132,10 +136,29 @@ def test_nothing_else_is_copied(layer):
         layer(x).sum().backward()
     with torch.inference_mode():
         weight = layer.weight.clone()
+    flat = torch.zeros(1 + layer.weight.numel(), dtype=x.dtype)
+    flat[1:] = layer.weight.detach().flatten()
     with torch.no_grad(), products.generating():
-        products.linear(x, weight, None)
-        products.linear(x, layer.weight.t().contiguous().t(), None)
+        for other in (weight, layer.weight.t().contiguous().t(), flat[1:].view_as(weight)):
+            for _ in range(3):
+                products.linear(x, other, None)
     assert not len(packing._copies)
+
+
+def test_without_memory_for_a_copy_products_go_on(layer, monkeypatch):
+    x = torch.randn(5, 40).to(layer.weight.dtype)
+    want = search(layer, x)
+    asked = []
+
+    def refused(*_):
+        asked.append(1)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    packing.release()
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refused)
+    for _ in range(3):
+        assert torch.equal(search(layer, x), want)
+    assert len(asked) == 1
 
 
 def test_a_validation_gives_the_memory_back(layer):
