@@ -29,6 +29,7 @@ import unival.tasks.finetune
 import unival.tasks.fitting
 import unival.tasks.guards
 import unival.tasks.image_gen
+import unival.tasks.journal
 import unival.tasks.keeping
 import unival.tasks.mixture
 import unival.tasks.numbers
