@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unival.core.files import make_folder, replacing
+from unival.core.files import make_folder, replacing, writing
 from unival.errors import OutputError, said
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ class Journal:
         if kept == lines:
             return
         if kept == lines[: len(kept)]:
-            os.truncate(self.path, sum(map(len, kept)))
+            with writing(self.path):
+                os.truncate(self.path, sum(map(len, kept)))
             return
         with replacing(self.path) as part:
             part.write_bytes(b"".join(kept))
@@ -69,14 +71,15 @@ def _write(path: Path) -> Exception | None:
     begin = None
     try:
         make_folder(path.parent)
+        begin = path.stat().st_size if path.is_file() else 0
         with open(path, "ab", buffering=0) as file:
-            begin = file.tell()
             content = "".join(_waiting[path]).encode()
             while content:
                 content = content[file.write(content) :]
     except (OSError, OutputError) as error:
-        if begin is not None and path.is_file():
-            os.truncate(path, begin)
+        with contextlib.suppress(OSError):
+            if begin is not None and path.is_file():
+                os.truncate(path, begin)
         return error
     _waiting.pop(path)
     return None

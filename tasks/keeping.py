@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unival.core.files import check_folder
 from unival.core.provenance import versions
 from unival.data.dataset import DataSource
 from unival.errors import ConfigError
@@ -36,8 +35,7 @@ def keep_media(options: TaskOptions, sources: Iterable[DataSource]) -> None:
 
 
 class Keeping:
-    """The shelf of a run. Raises ConfigError when no network of the model is frozen, OutputError for a folder that
-    cannot be written."""
+    """The shelf of a run. Raises ConfigError when no network of the model is frozen."""
 
     def __init__(self, options: TaskOptions, model: Any) -> None:
         networks = {name: network_hash(*front.computing) for name, front in frozen(model).items()}
@@ -47,7 +45,6 @@ class Keeping:
                 "--freeze-image-encoder (or video, audio), or leave --keep-features out"
             )
         assert options.keep_features is not None
-        check_folder(options.keep_features)
         self.shelf = Shelf(options.keep_features, networks, int(options.keep_features_limit * 1e9))
         logger.info(f"features of {', '.join(networks)} networks are kept in {options.keep_features}")
 

@@ -92,6 +92,7 @@ class TensorBoard(Tracker):
             ) from None
         super().__init__(folder)
         self._make = SummaryWriter
+        self._folder = Path(folder).absolute()
         self._writers: dict[str, Any] = {}
 
     def _scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
@@ -110,7 +111,8 @@ class TensorBoard(Tracker):
 
     def _record(self, write: Callable[[SummaryWriter], None], part: str) -> None:
         try:
-            if os.path.isdir(self.place) and shutil.disk_usage(self.place).free < _ROOM:
+            there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
+            if shutil.disk_usage(there).free < _ROOM:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             writer = self._writer(part)
             write(writer)

@@ -2,7 +2,8 @@
 
 Without one, oneDNN turns a weight around on the way into every product, which takes longer than reading it. A copy pays
 after eight to sixteen products, and a search makes one for each token; so copies come with use, stay from search to
-search while their weights stay what they are, and go with them. Products are the same bits with a copy and without.
+search while their weights stay what they are, and go with them. oneDNN's products are the same bits with a copy and
+without.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 NUMBERS = 2**19  # of a weight: smaller ones stay in a core's own cache
 ROWS = 128  # at most: with more, the product itself takes the time
+LEAST = {
+    torch.float32: 3,
+    torch.bfloat16: 1,
+}  # rows: with fewer, oneDNN has another kernel, which gains nothing
 USES = 4  # for each byte of a number: products that cost together what making a copy does
 _WORD = 8  # bytes
 
@@ -58,11 +63,13 @@ _copies = Copies()
 
 
 def few_rows(weight: Tensor, rows: int) -> bool:
-    """Whether a product of ``rows`` rows with a weight (N, K) on a CPU takes the time that reading the weight does."""
+    """Whether a product of ``rows`` rows with a weight (N, K) on a CPU gains from a copy."""
+    least = LEAST.get(weight.dtype)
     return (
-        rows <= ROWS
+        least is not None
+        and least <= rows <= ROWS
         and weight.numel() >= NUMBERS
-        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and _has_bfloat16()))
+        and (weight.dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
@@ -70,10 +77,10 @@ def packed(weight: Tensor, rows: int, copies: Copies) -> Tensor:
     """Return a weight for such a product: its copy where there is one, itself where not (yet).
 
     ``copies``: empty at the start of a search. The weight is compared with what was copied once in it: optimizers and
-    averages write into weights in ways that leave no trace on the tensor, but not without changing sums of its bits.
+    averages write into weights in ways that leave no trace on the tensor. They change sums of its bits; who moves
+    numbers within a row, or flips pairs of signs, through ``.data`` has to :func:`release`.
     """
-    # one row of float32 is another kernel, with other sums, which gains nothing
-    if (rows == 1 and weight.dtype == torch.float32) or not _readable(weight):
+    if not _readable(weight):
         return weight
     copy: Copy | None = copies.get(weight)
     if copy is None:
@@ -92,10 +99,6 @@ def release() -> None:
     """Give the copies' memory back: their weights are about to change."""
     with _lock:
         _copies.clear()
-
-
-def _has_bfloat16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _readable(weight: Tensor) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.plugin_runs import ROOT
 from unival.errors import ConfigError
 
 BLOCK = 32768
@@ -99,6 +102,30 @@ def test_a_journal_loses_nothing_while_the_disk_is_full(journal, caplog) -> None
     assert [record.message.split(" ", 1)[1] for record in caplog.records] == [
         "waits for room, the training goes on: No space left on device"
     ] * 2
+
+
+LIMITED = """
+import json, os, resource, signal, sys
+from pathlib import Path
+from unival.tasks.journal import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = Journal(Path(sys.argv[1]))
+log.add({"update": 1})
+size = log.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, resource.RLIM_INFINITY))
+log.add({"update": 2})
+assert log.path.stat().st_size == size, "five bytes of a line stay"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.add({"update": 3})
+"""
+
+
+def test_a_journal_leaves_no_half_line(journal) -> None:
+    """With room for a part of a line the system writes that part."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, journal.path], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0 and journal.updates == [1, 2, 3]
 
 
 def test_a_journal_says_what_it_lost(journal, caplog) -> None:

@@ -10,7 +10,9 @@ import torch
 from tests.support.model_fixtures import ALL, mixed_batch, small_model
 from unival.batching.batch import Example, collate
 from unival.losses import token_log_probs
+from unival.modeling import packing, products
 from unival.predict.inference import Inference
+from unival.rewards import rollout
 from unival.rewards.rollout import roll_out, select_rows, shifted
 from unival.specs import SpecOptions, get_spec
 from unival.vocabulary import Vocabulary
@@ -120,3 +122,17 @@ def test_teacher_forcing_gives_the_search_its_own_scores(model: torch.nn.Module)
     found = token_log_probs(logits, out.scored.view(6, -1), 1, search.constraint)
     wanted = [h.positional_scores[:4] for row in search.search(model, given) for h in row]
     torch.testing.assert_close(found[:, :4], torch.tensor(wanted), atol=2e-5, rtol=1e-4)
+
+
+def test_weights_that_change_next_keep_no_copies(model, monkeypatch):
+    """An update follows: copies would lie beside its gradients, of weights that are no more."""
+    monkeypatch.setattr(products, "WAY", products.on_intel)
+    monkeypatch.setattr(packing, "NUMBERS", 0)
+    monkeypatch.setattr(packing, "USES", 0)
+    made = []
+    copies = type(packing._copies)()
+    monkeypatch.setattr(packing, "_copies", copies)
+    release = packing.release
+    monkeypatch.setattr(rollout, "release", lambda: (made.append(len(copies)), release()))
+    roll_out(model, inference(max_len_b=4), batch(), [1, 2])
+    assert made[0] > 0 and not len(copies)
