@@ -23,7 +23,7 @@ import numpy as np
 from fairseq.logging import progress_bar as engine
 from fairseq.logging.meters import AverageMeter
 
-from unival.core.files import replacing
+from unival.core.files import replacing, standing
 from unival.core.installation import install_extra
 from unival.errors import ConfigError, OutputError, said
 from unival.tasks.waiting import DATA_WAIT, Waited
@@ -92,7 +92,6 @@ class TensorBoard(Tracker):
             ) from None
         super().__init__(folder)
         self._make = SummaryWriter
-        self._folder = Path(folder).absolute()
         self._writers: dict[str, Any] = {}
 
     def _scalars(self, values: Mapping[str, float], part: str, update: int) -> None:
@@ -111,8 +110,7 @@ class TensorBoard(Tracker):
 
     def _record(self, write: Callable[[SummaryWriter], None], part: str) -> None:
         try:
-            there = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
-            if shutil.disk_usage(there).free < _ROOM:
+            if shutil.disk_usage(standing(Path(self.place).absolute())).free < _ROOM:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             writer = self._writer(part)
             write(writer)

@@ -264,10 +264,15 @@ def _make(folder: Path, path: Path) -> list[Path]:
     return made
 
 
+def standing(folder: Path) -> Path:
+    """Return an absolute path, or the first one above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def _try(folder: Path, path: Path) -> None:
     """Write a nameless byte into the folder, or into the first one above it that is there."""
     try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
+        there = standing(folder)
         if not there.is_dir():
             raise OutputError(f"cannot write {path}: {there} is a file and no folder")
         with tempfile.TemporaryFile(dir=there) as file:

@@ -16,10 +16,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 NUMBERS = 2**19  # of a weight: smaller ones stay in a core's own cache
 ROWS = 128  # at most: with more, the product itself takes the time
-LEAST = {
-    torch.float32: 3,
-    torch.bfloat16: 1,
-}  # rows: with fewer, oneDNN has another kernel, which gains nothing
+# Rows at least: with fewer, oneDNN has another kernel, which gains nothing.
+LEAST = {torch.float32: 3, torch.bfloat16: 1}
 USES = 4  # for each byte of a number: products that cost together what making a copy does
 _WORD = 8  # bytes
 

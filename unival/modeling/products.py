@@ -57,13 +57,12 @@ def generating() -> Iterator[None]:
 
 
 def _copies(x: Tensor) -> Copies | None:
-    """The copies of the search that ``x`` is of, on a processor with a way of its own and without gradients."""
+    """The copies of the search that ``x`` is of, on a CPU and without gradients."""
     copies = _search.get()
     if (
         copies is None
         or torch.is_grad_enabled()
         or x.device.type != "cpu"
-        or WAY is None
         or torch.is_autocast_enabled("cpu")
     ):
         return None
@@ -72,7 +71,7 @@ def _copies(x: Tensor) -> Copies | None:
 
 def own_way(x: Tensor) -> bool:
     """Whether ``x`` is float32 on a processor with a way of its own, in a generation and without gradients."""
-    return x.dtype == torch.float32 and _copies(x) is not None
+    return x.dtype == torch.float32 and WAY is not None and _copies(x) is not None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
