@@ -27,6 +27,7 @@ from unival.data.iterator import Division, EpochBatches, ScheduledIterator
 from unival.errors import CheckpointError, ConfigError, DataError, UnivalError
 from unival.launch.watchdog import WATCHDOG
 from unival.modeling.encoding import encoded_once
+from unival.modeling.products import generating
 from unival.models.parallel import giving_up
 from unival.specs import all_options, get_spec
 from unival.specs.inputs import augmenting
@@ -329,7 +330,8 @@ class UnivalTask(LegacyFairseqTask):
         evaluated = ema_model if self.uses_ema else model
         evaluated.eval()
         with torch.no_grad(), encoded_once():
-            with keeping(self.keeping, unwrap(evaluated), sample):
+            # the search goes on from what the loss has encoded: in the search's way
+            with generating(), keeping(self.keeping, unwrap(evaluated), sample):
                 loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
             if self.dummy:
                 return loss * 0, 0, criterion.empty_log()

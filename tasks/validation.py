@@ -13,7 +13,7 @@ from torch import nn
 from unival.data.dataset import DataSource
 from unival.errors import ConfigError, DataError, nearest
 from unival.evaluate.sheet import Section, prediction_sheet
-from unival.modeling.packing import release
+from unival.modeling.copies import release
 from unival.predict.inference import Inference, Prediction
 from unival.tasks.options import TaskOptions
 from unival.tasks.progress import line, trivial

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from unival.errors import ConfigError
 
 
@@ -42,8 +44,13 @@ def gains_from_bfloat16(device: str | None = None) -> bool:
 
     if device_named(device).startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = _said_of_cpu("flags").split()
-    return "amx_bf16" in flags or ("avx512_bf16" in flags and cpu_vendor() != "GenuineIntel")
+    return has_amx() or ("avx512_bf16" in _said_of_cpu("flags").split() and cpu_vendor() != "GenuineIntel")
+
+
+def has_amx() -> bool:
+    """Whether the processor has matrix units for bfloat16, and oneDNN is allowed to use them."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    return "amx_bf16" in _said_of_cpu("flags").split() and (allowed == "DEFAULT" or "AMX" in allowed)
 
 
 def cpu_vendor() -> str:

@@ -4,6 +4,7 @@ Neural Networks for Audio Pattern Recognition", 2020), cut before the global poo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from unival.errors import ConfigError, DataError, nearest
 from unival.modeling.config import SOUND_PICTURE, AudioConfig
 from unival.modeling.convolutions import NarrowConv2d
+from unival.modeling.folding import normed
 from unival.modeling.layers import channels_last
 
 SAMPLE_RATE, WINDOW, FMIN, FMAX = 48000, 1024, 50, 14000
@@ -163,10 +165,11 @@ class ConvBlock(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        # a map of one channel has no order that the first convolution could keep
-        # In float32 the other order's sums would take features of sounds from 4e-6 to 2e-5 off the reference's.
-        x = self.bn1(channels_last(self.conv1(x), in_generation=False)).relu_()
-        return self.bn2(self.conv2(x)).relu_() if self.pair else x
+        # A map of one channel has no order that the first convolution could keep. In float32 other sums would take
+        # features of sounds from 4e-6 to 2e-5 off the reference's.
+        order = partial(channels_last, in_generation=False)
+        x = normed(self.conv1, self.bn1, x, order, in_float32=False)
+        return normed(self.conv2, self.bn2, x, in_float32=False) if self.pair else x
 
 
 class Pann(nn.Module):

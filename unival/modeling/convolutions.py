@@ -6,27 +6,44 @@ gains is measured by ``benchmarks/convolution_forms.py`` (docs/performance.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unival.core.device import has_amx
+
+AMX = has_amx()
 VECTOR = 16  # float32 numbers of a 512-bit register: oneDNN's kernels want as many channels in a group
 
 
 class StridedConv2d(nn.Conv2d):
-    """A 1x1 convolution that skips: (B, C, h, w) -> (B, C', ceil(h / stride), ceil(w / stride)).
+    """A convolution that skips: (B, C, h, w) -> (B, C', ceil(h / stride), ceil(w / stride)).
 
-    In float32 the skipping comes first and leaves a matrix product; oneDNN's own backward pass of it turns maps
-    around twice and is slow for many channels.
+    With a 1x1 kernel in float32 the skipping comes first and leaves a matrix product; oneDNN's own backward pass of it
+    turns maps around twice and is slow for many channels.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not _learns(self):
+        if misread(self, x):
+            return in_float32(F.conv2d, x, self.weight, self.bias, self.stride, self.padding)
+        if x.dtype != torch.float32 or not _skips(self, x):
             return super().forward(x)
         down, across = self.stride
         return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
+
+
+class StridedConv3d(nn.Conv3d):
+    """The same of 1x1x1 for clips, in every precision: oneDNN's weight gradients of it are not numbers in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _skips(self, x):
+            return super().forward(x)
+        deep, down, across = self.stride
+        return F.conv3d(x[:, :, ::deep, ::down, ::across], self.weight, self.bias)
 
 
 class NarrowConv2d(nn.Conv2d):
@@ -60,25 +77,50 @@ class GroupedConv3d(nn.Conv3d):
             return F.conv2d(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[
                 :, :, None
             ]
-        if x.device.type != "cpu" or not _learns(self):
+        if x.device.type != "cpu" or not (_learns(self) or misread(self, x)):
             return super().forward(x)
         own = self.in_channels // self.groups
         joined = VECTOR // own if own <= VECTOR // 4 and self.groups % (VECTOR // own) == 0 else 1
         weight = self.weight if joined == 1 else _block_diagonal(self.weight, self.groups, joined)
         half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-        convolve = conv3d_in_float32 if half else F.conv3d
+        right = AMX and own > VECTOR // 4 and not misread(self, x)
+        convolve = partial(in_float32, F.conv3d) if half and not right else F.conv3d
         return convolve(x, weight, self.bias, self.stride, self.padding, 1, self.groups // joined)
 
 
-def conv3d_in_float32(x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    """torch's function of the name, in float32 but for its result, for CPUs.
+class WideConv3d(nn.Conv3d):
+    """One of a large kernel, (B, C, F, h, w) -> (B, C', F', h', w'), in float32 on CPUs but for its result."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        return in_float32(F.conv3d, x, self.weight, self.bias, self.stride, self.padding)
+
+
+def in_float32(
+    convolve: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any
+) -> Tensor:
+    """torch's function in float32 but for its result, for CPUs.
 
     In bfloat16 oneDNN's weight gradients of few frames or narrow maps are wrong by their own size, and those of a few
     large kernels are written past their memory (torch 2.14).
     """
     with torch.autocast("cpu", enabled=False):
         bias = None if bias is None else bias.float()
-        return F.conv3d(x.float(), weight.float(), bias, *arguments).to(x.dtype)
+        return convolve(x.float(), weight.float(), bias, *arguments).to(x.dtype)
+
+
+def misread(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+    """Whether oneDNN computes wrongly: with AMX, in bfloat16, values and gradients of convolutions that skip on maps
+    smaller than their kernel are not numbers, or any (torch 2.14)."""
+    if x.device.type != "cpu" or not (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
+        return False
+    smaller = any(size < kernel for size, kernel in zip(x.shape[2:], convolution.kernel_size, strict=True))
+    return smaller and max(convolution.stride) > 1
+
+
+def _skips(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
+    return x.device.type == "cpu" and max(layer.kernel_size) == 1 and _learns(layer)
 
 
 def _learns(layer: nn.Conv2d | nn.Conv3d) -> bool:

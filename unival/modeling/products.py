@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unival.core.device import cpu_vendor
-from unival.modeling.packing import Copies, few_rows, packed
+from unival.modeling.copies import Copies
+from unival.modeling.packing import few_rows, packed
 
 Way = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 
@@ -56,11 +57,12 @@ def generating() -> Iterator[None]:
         _search.reset(token)
 
 
-def _copies(x: Tensor) -> Copies | None:
-    """The copies of the search that ``x`` is of, on a CPU and without gradients."""
+def search_copies(x: Tensor) -> Copies | None:
+    """The copies of the search that ``x`` is of: on a CPU with a way of its own, without gradients."""
     copies = _search.get()
     if (
         copies is None
+        or WAY is None
         or torch.is_grad_enabled()
         or x.device.type != "cpu"
         or torch.is_autocast_enabled("cpu")
@@ -70,14 +72,14 @@ def _copies(x: Tensor) -> Copies | None:
 
 
 def own_way(x: Tensor) -> bool:
-    """Whether ``x`` is float32 on a processor with a way of its own, in a generation and without gradients."""
-    return x.dtype == torch.float32 and WAY is not None and _copies(x) is not None
+    """Whether ``x`` is float32 on a CPU with a way of its own, in a generation and without gradients."""
+    return x.dtype == torch.float32 and search_copies(x) is not None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(..., K) times weight (N, K) plus bias (N) -> (..., N); values equal to rounding whatever the way."""
     rows = x.numel() // x.size(-1)
-    copies = _copies(x)
+    copies = search_copies(x)
     if copies is None or WAY is None or not rows or weight.dtype != x.dtype:
         return F.linear(x, weight, bias)
     if few_rows(weight, rows):

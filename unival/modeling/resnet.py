@@ -12,11 +12,15 @@ from typing import cast
 from torch import Tensor, nn
 
 from unival.modeling.convolutions import StridedConv2d
+from unival.modeling.folding import Chain, added, normed
 from unival.modeling.layers import DropPath, drop_path_rates
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, C, h, w) -> (B, expansion * width, h / stride, w / stride)."""
+    """Two 3x3 convolutions and a shortcut: (B, C, h, w) -> (B, expansion * width, h / stride, w / stride).
+
+    In generation the sum may be written over ``x`` (:func:`unival.modeling.folding.added`).
+    """
 
     expansion = 1
 
@@ -41,14 +45,14 @@ class Block(nn.Module):
         return cast(nn.BatchNorm2d, getattr(self, self.norms[-1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = x
-        for number, norm in enumerate(self.norms, start=1):
-            branch = getattr(self, norm)(getattr(self, f"conv{number}")(branch))
-            if number < len(self.norms):
-                branch = branch.relu_()
-        branch = self.drop_path(branch)
-        branch += x if self.downsample is None else self.downsample(x)
-        return branch.relu_()
+        shortcut = x if self.downsample is None else self.downsample(x)
+        *inner, last = [
+            (getattr(self, f"conv{number}"), getattr(self, norm))
+            for number, norm in enumerate(self.norms, start=1)
+        ]
+        for pair in inner:
+            x = normed(*pair, x)
+        return added(*last, x, shortcut, self.drop_path)
 
 
 class Bottleneck(Block):
@@ -127,7 +131,7 @@ class ResNet(nn.Module):
         return [stage for stage in stages if isinstance(stage, nn.Sequential)]
 
     def forward_features(self, images: Tensor) -> Tensor:
-        x = self.maxpool(self.bn1(self.conv1(images)).relu_())
+        x = self.maxpool(normed(self.conv1, self.bn1, images))
         for stage in self.stages():
             x = stage(x)
         return cast(Tensor, x)
@@ -143,12 +147,13 @@ class ResNet(nn.Module):
 
 
 def _convolution(channels: int, width: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False)
+    form = StridedConv2d if stride > 1 else nn.Conv2d
+    return form(channels, width, size, stride, padding=size // 2, bias=False)
 
 
-def _deep_stem(widths: tuple[int, ...]) -> nn.Sequential:
+def _deep_stem(widths: tuple[int, ...]) -> Chain:
     first, second, last = widths
-    return nn.Sequential(
+    return Chain(
         _convolution(3, first, 3, 2),
         nn.BatchNorm2d(first),
         nn.ReLU(inplace=True),
@@ -159,9 +164,8 @@ def _deep_stem(widths: tuple[int, ...]) -> nn.Sequential:
     )
 
 
-def _shortcut(channels: int, wide: int, stride: int, pooled: bool) -> nn.Sequential:
+def _shortcut(channels: int, wide: int, stride: int, pooled: bool) -> Chain:
     if not pooled:
-        convolution = StridedConv2d(channels, wide, 1, stride, bias=False)
-        return nn.Sequential(convolution, nn.BatchNorm2d(wide))
+        return Chain(_convolution(channels, wide, 1, stride), nn.BatchNorm2d(wide))
     pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-    return nn.Sequential(pool, _convolution(channels, wide, 1), nn.BatchNorm2d(wide))
+    return Chain(pool, _convolution(channels, wide, 1), nn.BatchNorm2d(wide))

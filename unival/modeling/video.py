@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import re
 
+import torch
 from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
 from unival.modeling.config import FRAMES, VideoConfig
-from unival.modeling.convolutions import GroupedConv3d, conv3d_in_float32
+from unival.modeling.convolutions import AMX, GroupedConv3d, StridedConv3d, WideConv3d
+from unival.modeling.folding import Chain, added, normed
+from unival.modeling.products import search_copies
 
 BLOCKS = {
     14: (1, 1, 1, 1),
@@ -25,7 +28,8 @@ NAMES = tuple(f"{prefix}resnext{depth}" for prefix in ("all_", "") for depth in 
 
 
 class Block(nn.Module):
-    """Bottleneck with a grouped 3x3x3 convolution."""
+    """Bottleneck with a grouped 3x3x3 convolution. In generation the sum may be written over its input
+    (:func:`unival.modeling.folding.added`)."""
 
     def __init__(self, channels: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -38,17 +42,13 @@ class Block(nn.Module):
         self.bn3 = nn.BatchNorm3d(out)
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != out:
-            self.downsample = nn.Sequential(
-                nn.Conv3d(channels, out, 1, stride, bias=False), nn.BatchNorm3d(out)
-            )
+            self.downsample = Chain(StridedConv3d(channels, out, 1, stride, bias=False), nn.BatchNorm3d(out))
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.downsample is None else self.downsample(x)
-        x = self.bn1(self.conv1(x)).relu_()
-        x = self.bn2(self.conv2(x)).relu_()
-        x = self.bn3(self.conv3(x))
-        x += residual
-        return x.relu_()
+        x = normed(self.conv1, self.bn1, x)
+        x = normed(self.conv2, self.bn2, x)
+        return added(self.conv3, self.bn3, x, residual)
 
 
 class ResNeXt3D(nn.Module):
@@ -57,7 +57,7 @@ class ResNeXt3D(nn.Module):
 
     def __init__(self, blocks: tuple[int, ...], stages: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
+        self.conv1 = WideConv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         self.maxpool = nn.MaxPool3d(3, 2, 1)
         self.stages = stages
@@ -73,13 +73,10 @@ class ResNeXt3D(nn.Module):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def _stem(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
-            return self.conv1(x)
-        return conv3d_in_float32(x, self.conv1.weight, None, self.conv1.stride, self.conv1.padding)
-
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.bn1(self._stem(x)).relu_())
+        if search_copies(x) is not None or (x.device.type == "cpu" and x.dtype == torch.bfloat16 and AMX):
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = self.maxpool(normed(self.conv1, self.bn1, x))
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
         return x

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unival.batching.batch import pad_rows
 from unival.core.modalities import KEPT_KEYS, KEYS
-from unival.modeling.packing import release
+from unival.modeling.copies import release
 from unival.predict.inference import Inference
 
 

@@ -10,7 +10,7 @@ import torch
 from tests.support.model_fixtures import ALL, mixed_batch, small_model
 from unival.batching.batch import Example, collate
 from unival.losses import token_log_probs
-from unival.modeling import packing, products
+from unival.modeling import copies, packing, products
 from unival.predict.inference import Inference
 from unival.rewards import rollout
 from unival.rewards.rollout import roll_out, select_rows, shifted
@@ -130,9 +130,8 @@ def test_weights_that_change_next_keep_no_copies(model, monkeypatch):
     monkeypatch.setattr(packing, "NUMBERS", 0)
     monkeypatch.setattr(packing, "USES", 0)
     made = []
-    copies = type(packing._copies)()
-    monkeypatch.setattr(packing, "_copies", copies)
-    release = packing.release
-    monkeypatch.setattr(rollout, "release", lambda: (made.append(len(copies)), release()))
+    known = copies.Copies()
+    monkeypatch.setattr(copies, "_copies", known)
+    monkeypatch.setattr(rollout, "release", lambda: (made.append(len(known)), copies.release()))
     roll_out(model, inference(max_len_b=4), batch(), [1, 2])
-    assert made[0] > 0 and not len(copies)
+    assert made[0] > 0 and not len(known)

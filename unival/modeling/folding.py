@@ -1,0 +1,164 @@
+"""A convolution, its BatchNorm and what follows, a sum or a ReLU, as one pass of oneDNN over the maps.
+
+In generation on CPUs, where norms are constants: as scales of the convolution's weights, in copies that follow them
+(:mod:`unival.modeling.copies`). Values are equal to rounding; elsewhere everything is torch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unival.modeling.convolutions import (
+    GroupedConv3d,
+    NarrowConv2d,
+    StridedConv2d,
+    StridedConv3d,
+    WideConv3d,
+    misread,
+)
+from unival.modeling.copies import copy_of, onednn_has
+from unival.modeling.products import search_copies
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, StridedConv2d, NarrowConv2d, StridedConv3d, GroupedConv3d, WideConv3d)
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# With AVX2 alone a pass is as long as the three that it stands for (docs/performance.md).
+PAYS = torch.backends.cpu.get_cpu_capability() == "AVX512"
+_INNERMOST = {
+    4: torch.channels_last,
+    5: torch.channels_last_3d,
+}  # by dimensions: the order of channels oneDNN reads
+
+
+def normed(
+    convolution: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    order: Callable[[Tensor], Tensor] | None = None,
+    in_float32: bool = True,
+) -> Tensor:
+    """``norm(convolution(x))`` and a ReLU: (B, C, *grid) -> (B, C', *grid').
+
+    ``order``: puts the convolution's maps in another order in memory; ``in_float32``: whether values may move by
+    rounding in that type as well.
+    """
+    folded = _folded(convolution, norm, x) if in_float32 or x.dtype != torch.float32 else None
+    if folded is not None:
+        x = folded(x)
+        return x if order is None else order(x)
+    x = convolution(x)
+    return cast(Tensor, norm(x if order is None else order(x)).relu_())
+
+
+def added(
+    convolution: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    to: Tensor,
+    branch: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """``norm(convolution(x))`` by way of ``branch``, added to maps ``to`` of its shape, and a ReLU.
+
+    In generation on a CPU the sum is written over ``to``, which saves a pass through memory.
+    """
+    folded = _folded(convolution, norm, x)
+    if folded is not None:
+        return folded(x, to=to)
+    x = norm(convolution(x))
+    if branch is not None:
+        x = branch(x)
+    x += to
+    return x.relu_()
+
+
+class Chain(nn.Sequential):
+    """torch's, whose convolutions take the norms and ReLUs behind them along."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        modules = list(self)
+        at = 0
+        while at < len(modules):
+            norm = modules[at + 1] if at + 1 < len(modules) else None
+            folded = _folded(modules[at], norm, x)
+            if folded is None:
+                x = modules[at](x)
+                at += 1
+                continue
+            relu = at + 2 < len(modules) and _plain(modules[at + 2], (nn.ReLU,))
+            x = folded(x, relu=relu)
+            at += 3 if relu else 2
+        return x
+
+
+@dataclass
+class _Folded:
+    """``weight``: the convolution's (C', C, *kernel) times the norm's scales, packed; ``bias`` (C',); ``places``:
+    padding, stride, dilation, groups."""
+
+    weight: Tensor
+    bias: Tensor
+    places: tuple[list[int], list[int], list[int], int]
+
+    def __call__(self, x: Tensor, relu: bool = True, to: Tensor | None = None) -> Tensor:
+        product, onednn = (self.weight, self.bias, *self.places), torch.ops.mkldnn
+        if to is not None and _innermost(x) and _innermost(to):
+            summed = onednn._convolution_pointwise_.binary
+            return cast(Tensor, summed(to, x, *product, "add", 1.0, "relu", [], ""))
+        then = "relu" if relu and to is None else "none"
+        maps = cast(Tensor, onednn._convolution_pointwise(x, *product, then, [], ""))
+        return maps if to is None else to.add_(maps).relu_()
+
+
+def _folded(convolution: nn.Module, norm: nn.Module | None, x: Tensor) -> _Folded | None:
+    """Both as one, or None where they go one by one."""
+    if torch.compiler.is_compiling():
+        return None
+    copies = search_copies(x)
+    if not PAYS or copies is None or not x.numel() or not onednn_has(x.dtype):
+        return None
+    if not _plain(convolution, CONVOLUTIONS) or not _plain(norm, NORMS):
+        return None
+    weights = _constants(cast(Any, convolution), cast(Any, norm))
+    if weights is None or weights[0].dtype != x.dtype or misread(cast(Any, convolution), x):
+        return None
+    copy = copy_of(weights, copies)
+    return None if copy is None else copy.used(weights, lambda: _fold(convolution, norm, weights, x))
+
+
+def _innermost(x: Tensor) -> bool:
+    """Whether the channels are innermost, beyond doubt: torch's sums of other maps are apart, or fail in bfloat16."""
+    return x.is_contiguous(memory_format=_INNERMOST[x.dim()]) and not x.is_contiguous()
+
+
+def _plain(module: nn.Module | None, types: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a module's forward pass is that of its type: hooks and other types are somebody's own."""
+    if module is None or type(module) not in types:
+        return False
+    return not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _constants(convolution: nn.Conv2d | nn.Conv3d, norm: _BatchNorm) -> tuple[Tensor, ...] | None:
+    """What the pass is made of; None where the norm looks at the batch, or the convolution has more than a weight."""
+    held = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    more = (
+        convolution.bias is not None or convolution.padding_mode != "zeros" or convolution.padding == "same"
+    )
+    if norm.training or more or any(tensor is None for tensor in held):
+        return None
+    return (convolution.weight, *cast(tuple[Tensor, ...], held))
+
+
+def _fold(convolution: Any, norm: Any, weights: tuple[Tensor, ...], x: Tensor) -> _Folded:
+    own, scale, shift, mean, variance = (weight.detach().float() for weight in weights)
+    scale = scale * torch.rsqrt(variance + norm.eps)
+    weight = (own * scale.view(-1, *[1] * (own.dim() - 1))).to(x.dtype)
+    weight = weight.contiguous(memory_format=_INNERMOST[own.dim()])
+    *places, groups = convolution.padding, convolution.stride, convolution.dilation, convolution.groups
+    places = [list(place) for place in places]
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, groups, list(x.shape))
+    return _Folded(packed, (shift - mean * scale).to(x.dtype), (*places, groups))
