@@ -49,13 +49,17 @@ class StridedConv3d(nn.Conv3d):
 class NarrowConv2d(nn.Conv2d):
     """A padded convolution of stride 1 for maps that can be narrower than its kernel, (B, C, h, w) -> (B, C', h, w).
 
-    There are few places, so patches are cheap to write out, and large weights, which oneDNN would copy into another
-    order in every pass; a third of its products would be with zeros.
+    (With matrix units, in bfloat16, also for maps a column wider than it.) There are few places, so patches are cheap
+    to write out, and large weights, which oneDNN would copy into another order in every pass; a third of its products
+    would be with zeros.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        if x.device.type != "cpu" or width >= self.kernel_size[1]:
+        widest = self.kernel_size[1] - 1
+        if AMX and x.dtype == torch.bfloat16:
+            widest += 2
+        if x.device.type != "cpu" or width > widest:
             return super().forward(x)
         padding = cast(tuple[int, int], self.padding)
         patches = F.unfold(x.contiguous(), self.kernel_size, padding=padding)  # (B, C k k, h w)

@@ -92,7 +92,7 @@ def _followed(weight: Tensor) -> bool:
 
 
 def _word(weight: Tensor) -> torch.dtype | None:
-    """The largest type by which each row can be read."""
+    """The largest type by which each row, or a vector's number, can be read."""
     size = weight.element_size()
     row = weight[0].numel() * size if weight.dim() > 1 else size
     places = (row, weight.storage_offset() * size)
@@ -100,13 +100,16 @@ def _word(weight: Tensor) -> torch.dtype | None:
 
 
 def _fingerprint(weight: Tensor) -> tuple[int, int, Tensor]:
-    """Where a weight lies, how often torch saw it change, and the sums int64 of its rows' bits."""
-    weight, word = weight.detach(), _word(weight)
+    """Where a weight lies, how often torch saw it change, and the sums int64 of its rows' bits; a vector itself."""
+    place, changes, weight = weight.data_ptr(), weight._version, weight.detach()
+    if weight.dim() == 1:
+        return place, changes, weight.clone()
+    word = _word(weight)
     assert word is not None
-    rows = weight.flatten(1) if weight.dim() > 1 else weight.unsqueeze(-1)
-    return weight.data_ptr(), weight._version, rows.view(word).sum(1, dtype=torch.int64)
+    return place, changes, weight.flatten(1).view(word).sum(1, dtype=torch.int64)
 
 
 def _same(known: tuple[int, int, Tensor], weight: Tensor) -> bool:
-    place, changes, sums = _fingerprint(weight)
-    return (place, changes) == known[:2] and torch.equal(sums, known[2])
+    if (weight.data_ptr(), weight._version) != known[:2]:
+        return False
+    return torch.equal(known[2], weight if weight.dim() == 1 else _fingerprint(weight)[2])
