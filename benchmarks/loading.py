@@ -4,9 +4,9 @@
 
 Three ways take turns, file by file: the bare decoder (Pillow to RGB; PyAV, every frame of the stream, none converted;
 soundfile to float32, the file's own rate), the code of evaluation, and that of training with augmentation. Without
-``--folder`` files are made: photographs as in image_resize.py (640 x 480), H.264 clips of 75 frames (360 x 288, as
-GRID's) and Ogg Vorbis sounds of 5 s at 44.1 kHz (as ESC's). With it, the files below PATH that have a modality's
-endings. Pictures become 384 pixels, clips 8 frames of 224, sounds 480,000 samples at 48 kHz.
+``--folder`` files are made: photographs as in image_resize.py (500 x 375, 640 x 480, 800 x 600), H.264 clips of 75
+frames (360 x 288, as GRID's) and Ogg Vorbis sounds of 5 s at 44.1 kHz (as ESC's). With it, the files below PATH that
+have a modality's endings. Pictures become 384 pixels, clips 8 frames of 224, sounds 480,000 samples at 48 kHz.
 """
 
 from __future__ import annotations
@@ -33,7 +33,16 @@ from unival.specs.inputs import load_media
 from unival.tables.row import Row
 
 FRAMES, WIDTH, HEIGHT, RATE, SECONDS = 75, 360, 288, 44100, 5
+SIZES = ((500, 375), (640, 480), (800, 600))
 OPTIONS = SpecOptions(patch_image_size=384, num_frames=8, use_dataaug=True)
+
+
+def pictures(folder: Path, count: int) -> None:
+    """Write as many photographs of each of the usual sizes."""
+    for width, height in SIZES:
+        of_size = folder / f"{width}x{height}"
+        of_size.mkdir()
+        photographs(of_size, width, height, max(1, count // len(SIZES)))
 
 
 def clips(folder: Path, count: int) -> None:
@@ -118,7 +127,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     makers: dict[str, Callable[[Path], object]] = {
-        "image": lambda folder: photographs(folder, 640, 480, args.files),
+        "image": lambda folder: pictures(folder, args.files),
         "video": lambda folder: clips(folder, args.files),
         "audio": lambda folder: sounds(folder, args.files),
     }
