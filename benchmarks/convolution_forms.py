@@ -16,7 +16,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from unival.modeling.convolutions import GroupedConv3d, NarrowConv2d, StridedConv2d
+from unival.modeling.convolutions import AMX, GroupedConv3d, NarrowConv2d, StridedConv2d
+
+ORDERS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 SKIP = (StridedConv2d, {"kernel_size": 1, "stride": 2})
 NARROW = (NarrowConv2d, {"kernel_size": 3, "padding": 1})
@@ -69,8 +71,8 @@ def main() -> None:
             theirs = form.__bases__[0](channels, out, bias=False, **arguments).to(dtype)
             theirs.load_state_dict(ours.state_dict())
             x = torch.randn(batch, channels, *size).to(dtype)
-            if dtype == torch.bfloat16 and len(size) == 2:
-                x = x.contiguous(memory_format=torch.channels_last)
+            if dtype == torch.bfloat16 and (len(size) == 2 or AMX):
+                x = x.contiguous(memory_format=ORDERS[len(size)])
             x.requires_grad_()
             gradient = torch.randn_like(ours(x))
             found = [

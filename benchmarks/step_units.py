@@ -80,11 +80,13 @@ def as_before() -> None:
     from fairseq.optim import adam, fp16_optimizer
 
     import unival.plugin  # noqa: F401
-    from unival.modeling import audio, convolutions, frontend
+    from unival.modeling import audio, convolutions, frontend, video
 
-    for form in (convolutions.GroupedConv3d, convolutions.NarrowConv2d, convolutions.StridedConv2d):
+    forms = (convolutions.GroupedConv3d, convolutions.NarrowConv2d)
+    for form in (*forms, convolutions.PointwiseConv3d, convolutions.StridedConv2d):
         form.forward = form.__bases__[0].forward  # type: ignore[method-assign]
     frontend.channels_last = audio.channels_last = lambda x, **_: x
+    video.AMX = False
     optim.OPTIMIZER_REGISTRY["adam"] = adam.FairseqAdam
     optim.FP16Optimizer = fp16_optimizer.FP16Optimizer
 

@@ -26,6 +26,7 @@ def step(batch: int, precision: str, manner: str = "now") -> Run:
     from unival.losses import LossOptions, label_smoothed_loss
     from unival.modeling.encoding import encoded_once
     from unival.modeling.joining import as_precision
+    from unival.modeling.products import generating
 
     torch.manual_seed(0)
     dtype = getattr(torch, precision)
@@ -37,7 +38,8 @@ def step(batch: int, precision: str, manner: str = "now") -> Run:
     @torch.no_grad()
     def run() -> None:
         with encoded_once() if manner == "now" else nullcontext():
-            logits, _ = model(**inputs)
+            with generating() if manner == "now" else nullcontext():
+                logits, _ = model(**inputs)
             label_smoothed_loss(logits, targets.roll(-1, 1), LossOptions(label_smoothing=0.1))
             generate(model, inputs, settings)
 

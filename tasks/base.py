@@ -7,6 +7,7 @@ import math
 import os
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -330,8 +331,10 @@ class UnivalTask(LegacyFairseqTask):
         evaluated = ema_model if self.uses_ema else model
         evaluated.eval()
         with torch.no_grad(), encoded_once():
-            # the search goes on from what the loss has encoded: in the search's way
-            with generating(), keeping(self.keeping, unwrap(evaluated), sample):
+            # The search goes on from what the loss has encoded: in the search's way. Features that are kept serve
+            # training as well, in whose way they come.
+            way = generating() if self.keeping is None else nullcontext()
+            with way, keeping(self.keeping, unwrap(evaluated), sample):
                 loss, sample_size, logging_output = criterion(evaluated, sample, update_num=0)
             if self.dummy:
                 return loss * 0, 0, criterion.empty_log()

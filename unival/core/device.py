@@ -49,7 +49,8 @@ def gains_from_bfloat16(device: str | None = None) -> bool:
 
 def has_amx() -> bool:
     """Whether the processor has matrix units for bfloat16, and oneDNN is allowed to use them."""
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # the first that is set counts
+    allowed = next((os.environ[name].upper() for name in names if name in os.environ), "DEFAULT")
     return "amx_bf16" in _said_of_cpu("flags").split() and (allowed == "DEFAULT" or "AMX" in allowed)
 
 

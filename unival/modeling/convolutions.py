@@ -36,14 +36,22 @@ class StridedConv2d(nn.Conv2d):
         return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
 
 
-class StridedConv3d(nn.Conv3d):
-    """The same of 1x1x1 for clips, in every precision: oneDNN's weight gradients of it are not numbers in bfloat16."""
+class PointwiseConv3d(nn.Conv3d):
+    """A 1x1x1 convolution: (B, C, F, h, w) -> (B, C', ceil(F / stride), ceil(h / stride), ceil(w / stride)).
+
+    Where it learns it skips first, as above, and in bfloat16 takes frames as more rows of one picture: with AMX
+    oneDNN's weight gradients of three dimensions are wrong for many sizes of maps (torch 2.14).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not _skips(self, x):
             return super().forward(x)
         deep, down, across = self.stride
-        return F.conv3d(x[:, :, ::deep, ::down, ::across], self.weight, self.bias)
+        x = x[:, :, ::deep, ::down, ::across]
+        if x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+            return F.conv3d(x, self.weight, self.bias)
+        maps = F.conv2d(x.flatten(2, 3), self.weight[:, :, 0], self.bias)
+        return maps.unflatten(2, x.shape[2:4])
 
 
 class NarrowConv2d(nn.Conv2d):
@@ -78,9 +86,8 @@ class GroupedConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         if x.size(2) == 1:
             middle, strides = self.weight[:, :, self.kernel_size[0] // 2], self.stride[1:]
-            return F.conv2d(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[
-                :, :, None
-            ]
+            flat = partial(in_float32, F.conv2d) if misread(self, x) else F.conv2d
+            return flat(x[:, :, 0], middle, self.bias, strides, self.padding[1:], 1, self.groups)[:, :, None]
         if x.device.type != "cpu" or not (_learns(self) or misread(self, x)):
             return super().forward(x)
         own = self.in_channels // self.groups

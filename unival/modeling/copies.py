@@ -43,7 +43,7 @@ class Copy(Generic[Made]):
         try:
             self._of = [_fingerprint(weight) for weight in weights]
             self.made = make()
-        except RuntimeError:  # no memory for it; what it stands for needs none
+        except RuntimeError:  # no memory for it, or no such kernel; what it stands for needs neither
             self._of, self._refused = [], True
 
 

@@ -17,15 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unival.modeling.convolutions import (
     GroupedConv3d,
     NarrowConv2d,
+    PointwiseConv3d,
     StridedConv2d,
-    StridedConv3d,
     WideConv3d,
     misread,
 )
 from unival.modeling.copies import copy_of, onednn_has
 from unival.modeling.products import search_copies
 
-CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, StridedConv2d, NarrowConv2d, StridedConv3d, GroupedConv3d, WideConv3d)
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, StridedConv2d, NarrowConv2d, PointwiseConv3d, GroupedConv3d, WideConv3d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # With AVX2 alone a pass is as long as the three that it stands for (docs/performance.md).
 PAYS = torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -60,13 +60,14 @@ def added(
     norm: nn.Module,
     x: Tensor,
     to: Tensor,
-    branch: Callable[[Tensor], Tensor] | None = None,
+    branch: nn.Module | None = None,
 ) -> Tensor:
-    """``norm(convolution(x))`` by way of ``branch``, added to maps ``to`` of its shape, and a ReLU.
+    """``norm(convolution(x))`` by way of ``branch`` (nothing in evaluation), added to maps ``to`` of its shape, and a
+    ReLU.
 
     In generation on a CPU the sum is written over ``to``, which saves a pass through memory.
     """
-    folded = _folded(convolution, norm, x)
+    folded = None if branch is not None and branch.training else _folded(convolution, norm, x)
     if folded is not None:
         return folded(x, to=to)
     x = norm(convolution(x))
@@ -98,11 +99,12 @@ class Chain(nn.Sequential):
 @dataclass
 class _Folded:
     """``weight``: the convolution's (C', C, *kernel) times the norm's scales, packed; ``bias`` (C',); ``places``:
-    padding, stride, dilation, groups."""
+    padding, stride, dilation, groups; ``norm``: where its scales lie, and its epsilon."""
 
     weight: Tensor
     bias: Tensor
     places: tuple[list[int], list[int], list[int], int]
+    norm: tuple[int, float]
 
     def __call__(self, x: Tensor, relu: bool = True, to: Tensor | None = None) -> Tensor:
         product, onednn = (self.weight, self.bias, *self.places), torch.ops.mkldnn
@@ -127,7 +129,10 @@ def _folded(convolution: nn.Module, norm: nn.Module | None, x: Tensor) -> _Folde
     if weights is None or weights[0].dtype != x.dtype or misread(cast(Any, convolution), x):
         return None
     copy = copy_of(weights, copies)
-    return None if copy is None else copy.used(weights, lambda: _fold(convolution, norm, weights, x))
+    found = None if copy is None else copy.used(weights, lambda: _fold(convolution, norm, weights, x))
+    # a weight that two share, or another stride since, is not what was folded
+    same = found is not None and found.places == _places(convolution) and found.norm == _identity(norm)
+    return found if same else None
 
 
 def _innermost(x: Tensor) -> bool:
@@ -136,10 +141,20 @@ def _innermost(x: Tensor) -> bool:
 
 
 def _plain(module: nn.Module | None, types: tuple[type[nn.Module], ...]) -> bool:
-    """Whether a module's forward pass is that of its type: hooks and other types are somebody's own."""
-    if module is None or type(module) not in types:
+    """Whether a module's forward pass is that of its type: hooks, types and methods of others are somebody's own."""
+    if module is None or type(module) not in types or "forward" in module.__dict__:
         return False
     return not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _places(convolution: Any) -> tuple[list[int], list[int], list[int], int]:
+    sizes = (convolution.padding, convolution.stride, convolution.dilation)
+    padding, stride, dilation = map(list, sizes)
+    return padding, stride, dilation, convolution.groups
+
+
+def _identity(norm: Any) -> tuple[int, float]:
+    return norm.weight.data_ptr(), norm.eps
 
 
 def _constants(convolution: nn.Conv2d | nn.Conv3d, norm: _BatchNorm) -> tuple[Tensor, ...] | None:
@@ -158,7 +173,6 @@ def _fold(convolution: Any, norm: Any, weights: tuple[Tensor, ...], x: Tensor) -
     scale = scale * torch.rsqrt(variance + norm.eps)
     weight = (own * scale.view(-1, *[1] * (own.dim() - 1))).to(x.dtype)
     weight = weight.contiguous(memory_format=_INNERMOST[own.dim()])
-    *places, groups = convolution.padding, convolution.stride, convolution.dilation, convolution.groups
-    places = [list(place) for place in places]
-    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, groups, list(x.shape))
-    return _Folded(packed, (shift - mean * scale).to(x.dtype), (*places, groups))
+    places = _places(convolution)
+    packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, list(x.shape))
+    return _Folded(packed, (shift - mean * scale).to(x.dtype), places, _identity(norm))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unival.errors import ConfigError, nearest
 from unival.modeling.config import FRAMES, VideoConfig
-from unival.modeling.convolutions import AMX, GroupedConv3d, StridedConv3d, WideConv3d
+from unival.modeling.convolutions import AMX, GroupedConv3d, PointwiseConv3d, WideConv3d
 from unival.modeling.folding import Chain, added, normed
 from unival.modeling.products import search_copies
 
@@ -34,15 +34,17 @@ class Block(nn.Module):
     def __init__(self, channels: int, planes: int, stride: int) -> None:
         super().__init__()
         out = planes * EXPANSION
-        self.conv1 = nn.Conv3d(channels, planes, 1, bias=False)
+        self.conv1 = PointwiseConv3d(channels, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm3d(planes)
         self.conv2 = GroupedConv3d(planes, planes, 3, stride, 1, groups=GROUPS, bias=False)
         self.bn2 = nn.BatchNorm3d(planes)
-        self.conv3 = nn.Conv3d(planes, out, 1, bias=False)
+        self.conv3 = PointwiseConv3d(planes, out, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(out)
         self.downsample: nn.Module | None = None
         if stride != 1 or channels != out:
-            self.downsample = Chain(StridedConv3d(channels, out, 1, stride, bias=False), nn.BatchNorm3d(out))
+            self.downsample = Chain(
+                PointwiseConv3d(channels, out, 1, stride, bias=False), nn.BatchNorm3d(out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.downsample is None else self.downsample(x)

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 
 from unival.modeling.audio import build_audio_encoder
 from unival.modeling.config import ModelConfig
-from unival.modeling.convolutions import GroupedConv3d, NarrowConv2d, StridedConv2d, StridedConv3d, WideConv3d
+from unival.modeling.convolutions import (
+    GroupedConv3d,
+    NarrowConv2d,
+    PointwiseConv3d,
+    StridedConv2d,
+    WideConv3d,
+)
 
 # form, channels in and out, batch and size of the maps, arguments
 CASES = {
@@ -16,10 +22,12 @@ CASES = {
     "stride, odd": (StridedConv2d, 6, 10, (3, 9, 7), {"kernel_size": 1, "stride": 2}),
     "stride 1": (StridedConv2d, 6, 10, (3, 9, 7), {"kernel_size": 1}),
     "stride with bias": (StridedConv2d, 6, 10, (1, 5, 6), {"kernel_size": 1, "stride": (2, 3), "bias": True}),
-    # oneDNN's own of the next four are no numbers, or any, in bfloat16 on processors with AMX
+    # oneDNN's own of the next six are no numbers, or any, in bfloat16 on processors with AMX
     "stride, narrow": (StridedConv2d, 64, 64, (1, 14, 1), {"kernel_size": 3, "stride": 2, "padding": 1}),
     "stride, narrow, 7": (StridedConv2d, 3, 64, (1, 32, 4), {"kernel_size": 7, "stride": 2, "padding": 3}),
-    "clip, stride": (StridedConv3d, 64, 128, (1, 2, 28, 28), {"kernel_size": 1, "stride": 2}),
+    "clip, stride": (PointwiseConv3d, 64, 128, (1, 2, 28, 28), {"kernel_size": 1, "stride": 2}),
+    "clip, large maps": (PointwiseConv3d, 128, 256, (1, 2, 40, 40), {"kernel_size": 1}),
+    "clip, larger maps": (PointwiseConv3d, 64, 128, (2, 1, 56, 56), {"kernel_size": 1, "bias": True}),
     "clip, one frame": (
         WideConv3d,
         3,
@@ -36,6 +44,7 @@ CASES = {
     "small groups, stride": (GroupedConv3d, 32, 64, (1, 4, 7, 6), {"groups": 8, "stride": 2}),
     "tiny groups": (GroupedConv3d, 16, 16, (1, 3, 4, 4), {"groups": 16}),
     "groups that do not join": (GroupedConv3d, 24, 24, (1, 3, 4, 4), {"groups": 6}),
+    "narrow groups, one frame, stride": (GroupedConv3d, 512, 512, (1, 1, 3, 2), {"groups": 32, "stride": 2}),
     "narrow groups, stride": (GroupedConv3d, 64, 64, (1, 4, 5, 1), {"groups": 8, "stride": 2}),
     "wide groups": (GroupedConv3d, 32, 32, (1, 2, 6, 5), {"groups": 4}),
     # oneDNN's own weight gradients of these are wrong in bfloat16

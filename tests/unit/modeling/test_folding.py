@@ -1,6 +1,5 @@
 """Convolution and norm as one pass in generation: values, what follows whom, and where torch's own passes stay."""
 
-import copy
 import gc
 import itertools
 import weakref
@@ -12,7 +11,7 @@ from torch import nn
 from unival.modeling import copies, folding, products
 from unival.modeling.audio import CHANNELS, Pann
 from unival.modeling.folding import Chain, added, normed
-from unival.modeling.layers import channels_last
+from unival.modeling.layers import DropPath, channels_last
 from unival.modeling.resnet import LAYOUTS, ResNet
 from unival.modeling.video import ResNeXt3D
 
@@ -186,7 +185,13 @@ def reflecting(chain):
     chain[0]._reversed_padding_repeated_twice = [1, 1, 1, 1]
 
 
+def with_a_method(chain):
+    own = chain[0].forward
+    chain[0].forward = lambda x: 2 * own(x)
+
+
 OWN_WAYS = {
+    "method": with_a_method,
     "hook": lambda chain: chain[0].register_forward_hook(lambda module, inputs, output: output + 1),
     "pre-hook": lambda chain: chain[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,)),
     "parametrized": lambda chain: nn.utils.parametrizations.weight_norm(chain[0]),
@@ -206,9 +211,41 @@ def test_modules_with_ways_of_their_own_keep_them(how):
     OWN_WAYS[how](chain)
     x = x.to(chain[0].weight.dtype)
     with torch.no_grad():
-        want = copy.deepcopy(chain)(x)
+        want = chain(x)
     assert torch.equal(searched(chain, x), want)
     assert not len(copies._copies)
+
+
+def test_a_weight_that_two_share():
+    """One convolution before two norms, and one weight in two convolutions."""
+    chain, x = pair()
+    norm = evaluated(nn.BatchNorm2d(12))
+    strided = nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False)
+    strided.weight = chain[0].weight
+    with torch.no_grad():
+        wanted = chain(x), norm(chain[0](x)), chain[1](strided(x))
+        with products.generating():
+            found = chain(x), Chain(chain[0], norm)(x), Chain(strided, chain[1])(x)
+    for got, want in zip(found, wanted, strict=True):
+        close(got, want, LIMIT[torch.float32])
+
+
+@pytest.mark.parametrize("part, value", [("eps", 0.5), ("stride", (2, 2)), ("padding", (0, 0))])
+def test_another_setting_is_seen(part, value):
+    chain, x = pair()
+    searched(chain, x)
+    setattr(chain[1 if part == "eps" else 0], part, value)
+    with torch.no_grad():
+        want = chain(x)
+    close(searched(chain, x), want, LIMIT[torch.float32])
+
+
+def test_a_branch_that_drops_rows_is_kept():
+    chain, x = pair()
+    to, branch = torch.zeros(2, 12, 9, 7), DropPath(0.999).train()
+    torch.manual_seed(0)
+    assert not searched(added, *chain, x, to, branch).any()
+    close(searched(added, *chain, x, to, branch.eval()), searched(chain, x).relu(), LIMIT[torch.float32])
 
 
 def test_nothing_but_a_search_on_a_cpu_folds(monkeypatch):
