@@ -39,8 +39,8 @@ class StridedConv2d(nn.Conv2d):
 class PointwiseConv3d(nn.Conv3d):
     """A 1x1x1 convolution: (B, C, F, h, w) -> (B, C', ceil(F / stride), ceil(h / stride), ceil(w / stride)).
 
-    Where it learns it skips first, as above, and in bfloat16 takes frames as more rows of one picture: with AMX
-    oneDNN's weight gradients of three dimensions are wrong for many sizes of maps (torch 2.14).
+    Where it learns it skips first, as above, and in bfloat16 with AMX is a product over the channels: oneDNN's weight
+    gradients of it are wrong there for many sizes of maps (torch 2.14).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,10 +48,9 @@ class PointwiseConv3d(nn.Conv3d):
             return super().forward(x)
         deep, down, across = self.stride
         x = x[:, :, ::deep, ::down, ::across]
-        if x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        if not AMX or not _in_half(x):
             return F.conv3d(x, self.weight, self.bias)
-        maps = F.conv2d(x.flatten(2, 3), self.weight[:, :, 0], self.bias)
-        return maps.unflatten(2, x.shape[2:4])
+        return F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
 class NarrowConv2d(nn.Conv2d):
@@ -93,9 +92,8 @@ class GroupedConv3d(nn.Conv3d):
         own = self.in_channels // self.groups
         joined = VECTOR // own if own <= VECTOR // 4 and self.groups % (VECTOR // own) == 0 else 1
         weight = self.weight if joined == 1 else _block_diagonal(self.weight, self.groups, joined)
-        half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
         right = AMX and own > VECTOR // 4 and not misread(self, x)
-        convolve = partial(in_float32, F.conv3d) if half and not right else F.conv3d
+        convolve = partial(in_float32, F.conv3d) if _in_half(x) and not right else F.conv3d
         return convolve(x, weight, self.bias, self.stride, self.padding, 1, self.groups // joined)
 
 
@@ -124,10 +122,14 @@ def in_float32(
 def misread(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:
     """Whether oneDNN computes wrongly: with AMX, in bfloat16, values and gradients of convolutions that skip on maps
     smaller than their kernel are not numbers, or any (torch 2.14)."""
-    if x.device.type != "cpu" or not (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
+    if x.device.type != "cpu" or not _in_half(x):
         return False
     smaller = any(size < kernel for size, kernel in zip(x.shape[2:], convolution.kernel_size, strict=True))
     return smaller and max(convolution.stride) > 1
+
+
+def _in_half(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
 
 
 def _skips(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> bool:

@@ -15,6 +15,7 @@ from unival.modeling.convolutions import (
     StridedConv2d,
     WideConv3d,
 )
+from unival.modeling.video import ResNeXt3D
 
 # form, channels in and out, batch and size of the maps, arguments
 CASES = {
@@ -164,3 +165,20 @@ def test_a_compiled_sound_network_learns():
     block.zero_grad()
     block(x).square().sum().backward()
     torch.testing.assert_close(own, block[0].weight.grad)
+
+
+@pytest.mark.parametrize("frames, pixels", [(8, 128), (4, 224), (1, 96), (5, 40)])
+def test_clips_learn_in_bfloat16(frames, pixels):
+    """Gradients of the whole network, norms in evaluation mode: those of training magnify any rounding."""
+    torch.manual_seed(0)
+    network = ResNeXt3D((1, 1, 1, 1), 4).eval()
+    clip = torch.randn(1, 3, frames, pixels, pixels)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        network = network.to(dtype)
+        values = network(clip.to(dtype))
+        values.float().square().mean().backward()
+        found.append([parameter.grad.float() for parameter in network.parameters()])
+        network.zero_grad()
+    for (name, _), want, got in zip(network.named_parameters(), *found, strict=True):
+        assert (got - want).norm() <= 0.2 * want.norm(), name
