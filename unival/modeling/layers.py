@@ -26,8 +26,8 @@ def channels_last(x: Tensor, in_generation: bool = True) -> Tensor:
 
     Matrix units of GPUs and CPUs read them in that order: cuDNN and oneDNN would turn every map around before and
     after each convolution, and BatchNorm of the other order is slow. In float32 on a CPU the sums of the other order
-    leave the reference's gradients (2e-5 of their norm). Grouped 3-D convolutions gain
-    nothing (docs/performance.md).
+    leave the reference's gradients (2e-5 of their norm). Clips have an order of their own
+    (:mod:`unival.modeling.video`).
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and not (in_generation and own_way(x)):
         return x

@@ -76,6 +76,7 @@ class ResNeXt3D(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        # Other processors' grouped convolutions gain nothing by it in training, nor do GPUs' (docs/performance.md).
         if search_copies(x) is not None or (x.device.type == "cpu" and x.dtype == torch.bfloat16 and AMX):
             x = x.contiguous(memory_format=torch.channels_last_3d)
         x = self.maxpool(normed(self.conv1, self.bn1, x))
