@@ -19,7 +19,7 @@ train() {
   GPUS="${2:-1}" bash run_scripts/_launch.sh train "configs/tiny/$1.yaml" > "$tiny/$1.log" 2>&1 &
   local job=$!
   tail --pid="$job" -n +1 -F "$tiny/$1.log" 2> /dev/null | grep --line-buffered -E "epoch .*(loss|valid)|error" \
-    | sed -u -E "s/.*epoch ([0-9]+)[^0-9]*/$1 | epoch \1 /; s/, (nll_loss|ntokens|nsentences|sample_size|clip|train_wall|ups)=[^,]*//g" &
+    | sed -u -E "s/.*epoch ([0-9]+)[^0-9a-z]*/$1 | epoch \1 /; s/, (nll_loss|ntokens|nsentences|sample_size|clip|train_wall|ups)=[^,]*//g" &
   local watch=$!
   wait "$job" || { tail -n 20 "$tiny/$1.log"; return 1; }
   wait "$watch" 2> /dev/null || true
