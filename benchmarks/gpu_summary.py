@@ -71,7 +71,7 @@ def steps(rows: list[Row]) -> list[list[str]]:
         before = written.get(key(row))
         layout = "" if row["layout"] == "channels_last" else f", maps {row['layout']}"
         cells = [row["what"], f"{called(row)}{layout}", str(row["batch"]), f"{row['seconds'] * 1e3:.1f}"]
-        cells += [f"{row['batch'] / row['seconds']:,.0f}", f"{row['of_peak']:.1%}", f"{row['gib']:.1f}"]
+        cells += [f"{row['batch'] / row['seconds']:,.0f}", f"{row['of_peak']:.2%}", f"{row['gib']:.1f}"]
         cells += [f"{before / row['seconds']:.2f}" if before else "-", f"{row['first']:.0f}"]
         lines.append([*cells, row["remarks"] or "-"])
     return lines

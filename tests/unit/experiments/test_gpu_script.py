@@ -71,7 +71,7 @@ def test_goals_stand_beside_what_was_measured(script: ModuleType) -> None:
     assert ["image step / bare network, batch 128, as written", "2.00", "at most 1.35", "no"] in lines
     assert ["image step / bare network, batch 128, inductor", "1.25", "at most 1.35", "yes"] in lines
     assert ["captions a second, batch 64, beam 5, 16 tokens", "1,600", "1,500", "yes"] in lines
-    compiled = ["image", "inductor", "128", "125.0", "1,024", "20.0%", "3.0", "1.60", "9", "2 graph breaks"]
+    compiled = ["image", "inductor", "128", "125.0", "1,024", "20.00%", "3.0", "1.60", "9", "2 graph breaks"]
     assert compiled in lines
     assert "790.0 TFLOP/s of a bfloat16 product, 80% of the data sheet" in text
     assert text.startswith("a GPU\n") and text.endswith("All parts worked.\n")
@@ -82,7 +82,7 @@ def test_what_failed_is_named_and_the_rest_is_shown(script: ModuleType, tmp_path
     text = script.summary([step("text", 32, 0.05), error], [["graphs", "85", "124"]], "")
     assert "- graphs ended with code 124 after 85 s\n" in text
     assert "- step, image, cudagraphs, 32: RuntimeError: no\n" in text
-    assert ["text", "as written", "32", "50.0", "640", "20.0%", "3.0", "1.00", "9", "-"] in cells(text)
+    assert ["text", "as written", "32", "50.0", "640", "20.00%", "3.0", "1.00", "9", "-"] in cells(text)
     assert script.summary([], [], "").endswith("All parts worked.\n"), "nothing measured, nothing to fail on"
 
 

@@ -11,6 +11,7 @@ import torch
 from tests.support.model_fixtures import mixed_batch, small_model
 from tests.support.stops import Stops
 from unival.generate import Trie, generate
+from unival.modeling import products
 
 TRIE = Trie([[a, b, c] for a in (5, 6, 7) for b in (8, 9, 10) for c in (11, 12, 13)])
 # Only asked where it saves a pass over the scores: on a CPU.
@@ -29,6 +30,12 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
     return small_model()
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of weights, which are compared with them, are for CPUs."""
+    monkeypatch.setattr(products, "WAY", None)
 
 
 def stops(model: torch.nn.Module, tokens: int, case: dict[str, Any], **inputs: Any) -> Counter[str]:
