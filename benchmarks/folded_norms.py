@@ -45,9 +45,8 @@ def network_of(name: str) -> nn.Module:
     network = build(part)
     assert network is not None
     for norm in network.modules():
-        if isinstance(
-            norm, nn.BatchNorm2d | nn.BatchNorm3d
-        ):  # drawn: a last norm of zero would hide its branch
+        # a last norm of zero would hide its branch
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.uniform_(norm.weight, 0.2, 0.6)
             norm.running_mean.normal_(0, 0.1)
             norm.running_var.uniform_(0.5, 2)

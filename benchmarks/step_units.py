@@ -82,9 +82,9 @@ def as_before() -> None:
     import unival.plugin  # noqa: F401
     from unival.modeling import audio, convolutions, frontend, video
 
-    forms = (convolutions.GroupedConv3d, convolutions.NarrowConv2d)
-    for form in (*forms, convolutions.PointwiseConv3d, convolutions.StridedConv2d):
-        form.forward = form.__bases__[0].forward  # type: ignore[method-assign]
+    for name in ("GroupedConv3d", "NarrowConv2d", "PointwiseConv3d", "StridedConv2d"):
+        form = getattr(convolutions, name)
+        form.forward = form.__bases__[0].forward
     frontend.channels_last = audio.channels_last = lambda x, **_: x
     video.AMX = False
     optim.OPTIMIZER_REGISTRY["adam"] = adam.FairseqAdam

@@ -29,10 +29,8 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, StridedConv2d, NarrowConv2d, PointwiseConv
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # With AVX2 alone a pass is as long as the three that it stands for (docs/performance.md).
 PAYS = torch.backends.cpu.get_cpu_capability() == "AVX512"
-_INNERMOST = {
-    4: torch.channels_last,
-    5: torch.channels_last_3d,
-}  # by dimensions: the order of channels oneDNN reads
+# By dimensions: the order of maps and weights that oneDNN reads as it is.
+_INNERMOST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def normed(
