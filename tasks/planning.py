@@ -97,7 +97,8 @@ def plan(cfg: Any, fitting: bool = False, stated: float | None = None) -> Planne
 
 def _memory(cfg: Any, model: torch.nn.Module, batches: Sequence[Any]) -> Memory:
     average = None if not cfg.ema.store_ema else torch.float32 if cfg.ema.ema_fp32 else _precision(cfg)
-    return step_memory(model, batches, _precision(cfg), _optimizer(cfg), average)
+    kind = device_of(cfg).type
+    return step_memory(model, batches, _precision(cfg), _optimizer(cfg), average, kind)
 
 
 def _limit(cfg: Any, stated: float | None) -> int:

@@ -1,6 +1,8 @@
 """Gradients in evaluation mode and four training updates equal the reference's.
 
-Measured, relative. Evaluation mode: losses 1.1e-7, total gradient norms 2.7e-7, per parameter 2.2e-5. First
+Measured, relative. Evaluation mode: losses 1.1e-7, total gradient norms 2.7e-7 (in float64 3.2e-7), per parameter
+2.2e-5. Values of the sound network lie within 2e-6 of 0, where a processor's rounding can open or close a ReLU: then
+2.3e-5 of the norm. First
 training update: losses 1.1e-7, norms 8e-5. Four updates of the text case: losses 7e-8, norms 8e-7.
 """
 
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tests.support import rules
 from unival.modeling.build import build_model
@@ -70,22 +73,54 @@ class Adam:
             p.addcdiv_(m, v.sqrt().add_(s["eps"]), value=-size)
 
 
+def in_float64(model, batch):
+    return model.double(), {
+        name: value.double() if value.is_floating_point() else value for name, value in batch.items()
+    }
+
+
+def open_relus(model, batch):
+    """Where the values behind norms are above 0, and so pass."""
+    found = []
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_hook(lambda _, __, maps: found.append(maps > 0)) for norm in norms]
+    with torch.no_grad():
+        model(**batch)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def rounded_otherwise(case):
+    """Whether float32 on this processor opens or closes a ReLU that float64 does not."""
+    model, batch, _ = make(case)
+    here = open_relus(model.eval(), batch)
+    exact = open_relus(*in_float64(model, batch))
+    return any(not torch.equal(*each) for each in zip(here, exact, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("case", sorted(GRADIENTS))
-def test_gradients_in_evaluation_mode(case):
+def test_gradients_in_evaluation_mode(case, dtype):
     recorded = GRADIENTS[case]
     model, batch, target = make(case)
+    if dtype == torch.float64:
+        model, batch = in_float64(model, batch)
     model.eval()
     loss = smoothed_loss(model, batch, target)
     loss.backward()
     assert loss.item() == pytest.approx(recorded["loss"], rel=1e-6)
     assert target.ne(1).sum().item() == recorded["sample_size"]
+    limit = 1e-6
+    if dtype == torch.float32:
+        limit = 1e-4 if rounded_otherwise(case) else 1e-5
     norm = total_norm(model)
-    assert norm == pytest.approx(recorded["total_grad_norm"], rel=1e-5)
+    assert norm == pytest.approx(recorded["total_grad_norm"], rel=limit)
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     for name, (absolute, two) in recorded["grad_abs_sum_and_norm"].items():
         if absolute == 0.0 and name not in gradients:
             continue
-        slack = 1e-5 * norm
+        slack = max(limit, 1e-5) * norm
         assert gradients[name].abs().sum().item() == pytest.approx(absolute, rel=1e-3, abs=slack), name
         assert norm_of(gradients[name]) == pytest.approx(two, rel=1e-3, abs=slack), name
 

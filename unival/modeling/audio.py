@@ -164,12 +164,16 @@ class ConvBlock(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pool: bool = False) -> Tensor:
+        """(B, C, h, w) -> (B, C', h, w), with ``pool`` half as high and wide."""
+        pairs: list[tuple[nn.Module, nn.Module]] = [(self.conv1, self.bn1)]
+        if self.pair:
+            pairs.append((self.conv2, self.bn2))
+        then = partial(F.avg_pool2d, kernel_size=2) if pool else nn.Identity()
         # A map of one channel has no order that the first convolution could keep. In float32 other sums would take
         # features of sounds from 4e-6 to 2e-5 off the reference's.
         order = partial(channels_last, in_generation=False)
-        x = normed(self.conv1, self.bn1, x, order, in_float32=False)
-        return normed(self.conv2, self.bn2, x, in_float32=False) if self.pair else x
+        return normed(pairs, x, then, order, in_float32=False)
 
 
 class Pann(nn.Module):
@@ -202,9 +206,7 @@ class Pann(nn.Module):
             x = spec_augment(x)
         x = x.to(cast(ConvBlock, self.conv_block1).conv1.weight.dtype)
         for i in range(self.blocks):
-            x = getattr(self, f"conv_block{i + 1}")(x)
-            if i < self.pooled:
-                x = F.avg_pool2d(x, 2)
+            x = getattr(self, f"conv_block{i + 1}")(x, pool=i < self.pooled)
             x = F.dropout(x, 0.2, self.training)
         return x
 

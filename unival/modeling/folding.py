@@ -6,7 +6,7 @@ In generation on CPUs, where norms are constants: as scales of the convolution's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from unival.modeling.convolutions import (
 )
 from unival.modeling.copies import copy_of, onednn_has
 from unival.modeling.products import search_copies
+from unival.modeling.remaking import plain, remade, remakes
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, StridedConv2d, NarrowConv2d, PointwiseConv3d, GroupedConv3d, WideConv3d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -33,42 +34,58 @@ PAYS = torch.backends.cpu.get_cpu_capability() == "AVX512"
 _INNERMOST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
 def normed(
-    convolution: nn.Module,
-    norm: nn.Module,
+    pairs: Sequence[tuple[nn.Module, nn.Module]],
     x: Tensor,
-    order: Callable[[Tensor], Tensor] | None = None,
+    then: Callable[[Tensor], Tensor] = _unchanged,
+    order: Callable[[Tensor], Tensor] = _unchanged,
     in_float32: bool = True,
 ) -> Tensor:
-    """``norm(convolution(x))`` and a ReLU: (B, C, *grid) -> (B, C', *grid').
+    """Through convolutions, each with its norm and a ReLU, and then ``then``: (B, C, *grid) -> (B, C', *grid').
 
-    ``order``: puts the convolution's maps in another order in memory; ``in_float32``: whether values may move by
-    rounding in that type as well.
+    ``order``: puts a convolution's maps in another order in memory; ``in_float32``: whether values may move by
+    rounding in that type as well. Training keeps the maps that norms read, and makes those behind them again
+    (:mod:`unival.modeling.remaking`).
     """
-    folded = _folded(convolution, norm, x) if in_float32 or x.dtype != torch.float32 else None
-    if folded is not None:
-        x = folded(x)
-        return x if order is None else order(x)
-    x = convolution(x)
-    return cast(Tensor, norm(x if order is None else order(x)).relu_())
+    waiting: nn.Module | None = None  # the norm that x still lacks
+    for convolution, norm in pairs:
+        may = waiting is None and (in_float32 or x.dtype != torch.float32)
+        folded = _folded(convolution, norm, x) if may else None
+        if folded is not None:
+            x = order(folded(x))
+            continue
+        x = order(convolution(x) if waiting is None else remade(waiting, x, convolution))
+        waiting = norm if remakes(norm, x) else None
+        if waiting is None:
+            x = norm(x).relu_()
+    return then(x) if waiting is None else remade(waiting, x, then)
 
 
 def added(
-    convolution: nn.Module,
-    norm: nn.Module,
+    pairs: Sequence[tuple[nn.Module, nn.Module]],
     x: Tensor,
     to: Tensor,
     branch: nn.Module | None = None,
 ) -> Tensor:
-    """``norm(convolution(x))`` by way of ``branch`` (nothing in evaluation), added to maps ``to`` of its shape, and a
-    ReLU.
+    """The same with another end: the last norm's maps go through ``branch`` (nothing in evaluation), are added to maps
+    ``to`` of their shape, and a ReLU ends it.
 
     In generation on a CPU the sum is written over ``to``, which saves a pass through memory.
     """
-    folded = None if branch is not None and branch.training else _folded(convolution, norm, x)
-    if folded is not None:
-        return folded(x, to=to)
-    x = norm(convolution(x))
+    *inner, (convolution, norm) = pairs
+    if search_copies(x) is None:
+        x = normed(inner, x, convolution)
+    else:
+        x = normed(inner, x)
+        folded = None if branch is not None and branch.training else _folded(convolution, norm, x)
+        if folded is not None:
+            return folded(x, to=to)
+        x = convolution(x)
+    x = norm(x)
     if branch is not None:
         x = branch(x)
     x += to
@@ -88,7 +105,7 @@ class Chain(nn.Sequential):
                 x = modules[at](x)
                 at += 1
                 continue
-            relu = at + 2 < len(modules) and _plain(modules[at + 2], (nn.ReLU,))
+            relu = at + 2 < len(modules) and plain(modules[at + 2], (nn.ReLU,))
             x = folded(x, relu=relu)
             at += 3 if relu else 2
         return x
@@ -121,7 +138,7 @@ def _folded(convolution: nn.Module, norm: nn.Module | None, x: Tensor) -> _Folde
     copies = search_copies(x)
     if not PAYS or copies is None or not x.numel() or not onednn_has(x.dtype):
         return None
-    if not _plain(convolution, CONVOLUTIONS) or not _plain(norm, NORMS):
+    if not plain(convolution, CONVOLUTIONS) or not plain(norm, NORMS):
         return None
     weights = _constants(cast(Any, convolution), cast(Any, norm))
     if weights is None or weights[0].dtype != x.dtype or misread(cast(Any, convolution), x):
@@ -136,13 +153,6 @@ def _folded(convolution: nn.Module, norm: nn.Module | None, x: Tensor) -> _Folde
 def _innermost(x: Tensor) -> bool:
     """Whether the channels are innermost, beyond doubt: torch's sums of other maps are apart, or fail in bfloat16."""
     return x.is_contiguous(memory_format=_INNERMOST[x.dim()]) and not x.is_contiguous()
-
-
-def _plain(module: nn.Module | None, types: tuple[type[nn.Module], ...]) -> bool:
-    """Whether a module's forward pass is that of its type: hooks, types and methods of others are somebody's own."""
-    if module is None or type(module) not in types or "forward" in module.__dict__:
-        return False
-    return not module._forward_hooks and not module._forward_pre_hooks
 
 
 def _places(convolution: Any) -> tuple[list[int], list[int], list[int], int]:

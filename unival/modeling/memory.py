@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from unival.modeling.joining import as_precision
+from unival.modeling.remaking import counting
 
 MIB = 2**20
 ADAM_MOMENTS = 2
@@ -86,8 +87,9 @@ class Saved:
     trained: set[int] = field(default_factory=set)
 
 
-def forward_saves(model: nn.Module, net_inputs: Sequence[Mapping[str, Any]]) -> Saved:
-    """Run forward passes of ``model``, which is on the meta device, and count what autograd keeps.
+def forward_saves(model: nn.Module, net_inputs: Sequence[Mapping[str, Any]], device: str = "cpu") -> Saved:
+    """Run forward passes of ``model``, which is on the meta device, and count what autograd keeps on a ``device``
+    ("cpu", "cuda").
 
     Several inputs are sub-batches whose losses are summed: all live until the one backward pass. The logits
     count twice: the loss keeps them in float32 until their gradient is there.
@@ -107,7 +109,7 @@ def forward_saves(model: nn.Module, net_inputs: Sequence[Mapping[str, Any]]) -> 
         return tensor
 
     for net_input in net_inputs:
-        with _AsIfTrue(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with _AsIfTrue(), counting(keep, device):
             logits, _ = model(**_on_meta(net_input))
         found.total += 2 * logits.numel() * 4
         found.trained |= _reached(logits)
@@ -165,8 +167,9 @@ def step_memory(
     precision: torch.dtype = torch.float32,
     optimizer: Optimizer = Optimizer(),
     average: torch.dtype | None = None,
+    device: str = "cpu",
 ) -> Memory:
-    """Count the memory of a training step.
+    """Count the memory of a training step on a ``device`` ("cpu", "cuda").
 
     batches: collated batches, or lists of sub-batches; the largest counts, and what any of them trains is trained.
     average: type of the moving average's weights, None without one.
@@ -182,7 +185,8 @@ def step_memory(
     trained: set[int] = set()
     for batch in batches:
         groups = [g for g in (batch if isinstance(batch, list) else [batch]) if g.get("nsentences")]
-        saved = forward_saves(shapes, [as_precision(group["net_input"], precision) for group in groups])
+        inputs_of = [as_precision(group["net_input"], precision) for group in groups]
+        saved = forward_saves(shapes, inputs_of, device)
         saved.trained &= numbers.keys()
         step = max(step, _worst_moment({name: numbers[name] * width for name in saved.trained}, saved))
         trained |= saved.trained

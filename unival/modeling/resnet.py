@@ -46,13 +46,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        *inner, last = [
+        pairs = [
             (getattr(self, f"conv{number}"), getattr(self, norm))
             for number, norm in enumerate(self.norms, start=1)
         ]
-        for pair in inner:
-            x = normed(*pair, x)
-        return added(*last, x, shortcut, self.drop_path)
+        return added(pairs, x, shortcut, self.drop_path)
 
 
 class Bottleneck(Block):
@@ -131,7 +129,7 @@ class ResNet(nn.Module):
         return [stage for stage in stages if isinstance(stage, nn.Sequential)]
 
     def forward_features(self, images: Tensor) -> Tensor:
-        x = self.maxpool(normed(self.conv1, self.bn1, images))
+        x = normed([(self.conv1, self.bn1)], images, self.maxpool)
         for stage in self.stages():
             x = stage(x)
         return cast(Tensor, x)

@@ -48,9 +48,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         residual = x if self.downsample is None else self.downsample(x)
-        x = normed(self.conv1, self.bn1, x)
-        x = normed(self.conv2, self.bn2, x)
-        return added(self.conv3, self.bn3, x, residual)
+        pairs = [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
+        return added(pairs, x, residual)
 
 
 class ResNeXt3D(nn.Module):
@@ -79,7 +78,7 @@ class ResNeXt3D(nn.Module):
         # Other processors' grouped convolutions gain nothing by it in training, nor do GPUs' (docs/performance.md).
         if search_copies(x) is not None or (x.device.type == "cpu" and x.dtype == torch.bfloat16 and AMX):
             x = x.contiguous(memory_format=torch.channels_last_3d)
-        x = self.maxpool(normed(self.conv1, self.bn1, x))
+        x = normed([(self.conv1, self.bn1)], x, self.maxpool)
         for i in range(self.stages):
             x = getattr(self, f"layer{i + 1}")(x)
         return x

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -129,8 +130,8 @@ def test_a_sum_is_written_over_what_it_is_added_to(dtype, orders):
         for tensor, innermost in zip((x, to), orders, strict=True)
     )
     with torch.no_grad():
-        want = added(*chain, x, to.clone())
-        got = searched(added, *chain, x, to)
+        want = added([tuple(chain)], x, to.clone())
+        got = searched(added, [tuple(chain)], x, to)
     close(got, want, LIMIT[dtype])
     assert torch.equal(got, to)
 
@@ -244,8 +245,10 @@ def test_a_branch_that_drops_rows_is_kept():
     chain, x = pair()
     to, branch = torch.zeros(2, 12, 9, 7), DropPath(0.999).train()
     torch.manual_seed(0)
-    assert not searched(added, *chain, x, to, branch).any()
-    close(searched(added, *chain, x, to, branch.eval()), searched(chain, x).relu(), LIMIT[torch.float32])
+    assert not searched(added, [tuple(chain)], x, to, branch).any()
+    close(
+        searched(added, [tuple(chain)], x, to, branch.eval()), searched(chain, x).relu(), LIMIT[torch.float32]
+    )
 
 
 def test_nothing_but_a_search_on_a_cpu_folds(monkeypatch):
@@ -311,7 +314,8 @@ def test_normed_has_a_relu_and_an_order():
     chain, x = pair()
     with torch.no_grad():
         want = chain(x).relu()
-        assert torch.equal(normed(*chain, x), want)
-    innermost = searched(normed, *chain, x, channels_last)
+        assert torch.equal(normed([tuple(chain)], x), want)
+        assert torch.equal(normed([tuple(chain)], x, torch.neg), -want)
+    innermost = searched(partial(normed, [tuple(chain)], order=channels_last), x)
     close(innermost, want, LIMIT[torch.float32])
-    assert torch.equal(searched(normed, *chain, x, None, False), want), "not in float32"
+    assert torch.equal(searched(partial(normed, [tuple(chain)], in_float32=False), x), want), "not in float32"
