@@ -4,8 +4,9 @@
 
 The profiler's self times as shares, and as parts of the processor time of the same update (what else the machine does
 falls on the clock alone); one thread, each manner in a process of its own, the least of its turns. "Adam and clip" is
-all that follows the backward pass. ``--recompute`` compares the update as it is with one whose layers are run again in
-the backward pass (``checkpoint_activations``) instead, by user time and peak memory.
+all that follows the backward pass. ``--recompute`` compares, by user time and peak memory, the update as it is with one
+that keeps all feature maps (unival/modeling/remaking.py makes those behind norms again) and with one whose layers are
+run again in the backward pass (``checkpoint_activations``).
 """
 
 from __future__ import annotations
@@ -73,21 +74,25 @@ def profile(kind: str, precision: str, manner: str, turns: int) -> dict[str, flo
 
 
 def recomputing(kind: str, precision: str, manner: str) -> Run:
-    """An update as it is, or with layers run again."""
+    """An update as it is, with all maps kept, or with layers run again."""
     import step_units
 
+    from unival.modeling import remaking
+
+    if manner == "maps kept":
+        remaking.LEAST = 2**60
     step_units.NETWORKS[kind] = step_units.NETWORKS[kind] | {"checkpoint_activations": manner == "recomputed"}
     return step_units.step(kind, precision)
 
 
 def recomputed(kind: str, precision: str, turns: int) -> None:
-    """Print user seconds of an update and the peak of memory, as it is and with layers run again, in turns."""
-    manners = ("as it is", "recomputed")
+    """Print user seconds of an update and the peak of memory of the three, in turns."""
+    manners = ("maps kept", "as it is", "recomputed")
     sides = [Side(1, recomputing, kind, precision, manner) for manner in manners]
     taken = [[side.measure() for side in sides] for _ in range(turns)]
     for side in sides:
         side.end()
-    print(f"\n| {kind}, {precision} | {' | '.join(manners)} |\n|---|---|---|")
+    print(f"\n| {kind}, {precision} | {' | '.join(manners)} |\n{'|---' * (len(manners) + 1)}|")
     for name, digits in (("user", 3), ("peak", 2)):
         cells = [f"{min(getattr(one, name) for one in turn):.{digits}f}" for turn in zip(*taken, strict=True)]
         print(f"| {name}, {'s' if name == 'user' else 'GB'} | {' | '.join(cells)} |", flush=True)
