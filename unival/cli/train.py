@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 
 from unival.core.installation import install_extra
 from unival.core.recipe import check_options, load_recipe, to_arguments
 from unival.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 PASSES_OPTIONS = True  # whatever is not ours goes to the engine, after the recipe's own options
 
@@ -20,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Resolve the recipe, check every option name, and train in this process."""
-    arguments = resolve(args.recipe, extra)
+    arguments = resolve(args.recipe, extra, announced=not args.dry_run)
     if args.dry_run:
         print("python -m unival.train " + shlex.join(arguments))
         return 0
@@ -29,8 +32,10 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     return main(arguments)
 
 
-def resolve(path: str, extra: list[str]) -> list[str]:
+def resolve(path: str, extra: list[str], announced: bool = False) -> list[str]:
     """Return the engine's command line for a recipe with options laid over it.
+
+    announced: say in the log what it waits for.
 
     Raises:
         ConfigError: an unknown option, or fairseq is not installed.
@@ -47,6 +52,8 @@ def resolve(path: str, extra: list[str]) -> list[str]:
         from unival.train import known_options, set_up_logging
 
         set_up_logging()
+        if announced:
+            logger.info("%s: loading torch and fairseq", path)  # which takes seconds
         known = known_options(recipe.choices)
     except ImportError as error:
         raise ConfigError(

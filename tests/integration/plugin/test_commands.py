@@ -61,6 +61,9 @@ def test_launcher_starts_two_processes(recipe, world, tmp_path):
         UNIVAL_OUT=str(tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if " | " in line]
+    assert lines[0].endswith(f"{recipe}: loading torch and fairseq")
+    assert done.stdout.count("loading torch") == 1
     assert "2 rank(s) x 4 rows x 1 accumulated = 8 rows" in done.stdout
     assert done.stdout.count("num_updates=2") == 1  # one rank reports
     assert weights(tmp_path / "out/run")["optimizer_history"][-1]["num_updates"] == 2
