@@ -47,7 +47,7 @@ def normed(
 ) -> Tensor:
     """Through convolutions, each with its norm and a ReLU, and then ``then``: (B, C, *grid) -> (B, C', *grid').
 
-    ``order``: puts a convolution's maps in another order in memory; ``in_float32``: whether values may move by
+    ``order``: puts the first convolution's maps in another order in memory; ``in_float32``: whether values may move by
     rounding in that type as well. Training keeps the maps that norms read, and makes those behind them again
     (:mod:`unival.modeling.remaking`).
     """
@@ -56,9 +56,10 @@ def normed(
         may = waiting is None and (in_float32 or x.dtype != torch.float32)
         folded = _folded(convolution, norm, x) if may else None
         if folded is not None:
-            x = order(folded(x))
+            x, order = order(folded(x)), _unchanged
             continue
         x = order(convolution(x) if waiting is None else remade(waiting, x, convolution))
+        order = _unchanged
         waiting = norm if remakes(norm, x) else None
         if waiting is None:
             x = norm(x).relu_()

@@ -63,6 +63,13 @@ def test_counted_activations_are_those_of_a_real_pass(kind: str) -> None:
     assert counted == pytest.approx(real, rel=0.03)
 
 
+def test_a_cpu_makes_large_maps_again() -> None:
+    model = build_model("unival_tiny", vocab_size=200, **SMALL).train()
+    batch = [{"net_input": net_input("video"), "nsentences": 3}]
+    lean, plain = (step_memory(model, batch, device=device) for device in ("cpu", "cuda"))
+    assert lean.activations < 0.85 * plain.activations and lean.peak < plain.peak
+
+
 def test_parts_follow_from_the_parameters() -> None:
     model = build_model("unival_tiny", vocab_size=200, freeze_decoder=True, **SMALL)
 
