@@ -2,8 +2,8 @@
 
 Measured, relative. Evaluation mode: losses 1.1e-7, total gradient norms 2.7e-7 (in float64 3.2e-7), per parameter
 2.2e-5. Values of the sound network lie within 2e-6 of 0, where a processor's rounding can open or close a ReLU: then
-2.3e-5 of the norm. First
-training update: losses 1.1e-7, norms 8e-5. Four updates of the text case: losses 7e-8, norms 8e-7.
+2.3e-5 of the norm. First training update: losses 1.1e-7, norms 8e-5. Four updates of the text case: losses 7e-8, norms
+8e-7.
 """
 
 import json

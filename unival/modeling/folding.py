@@ -24,25 +24,20 @@ from unival.modeling.convolutions import (
 )
 from unival.modeling.copies import copy_of, onednn_has
 from unival.modeling.products import search_copies
-from unival.modeling.remaking import plain, remade, remakes
+from unival.modeling.remaking import INNERMOST, plain, remade, remakes, unchanged
+from unival.modeling.remaking import NORMS as BATCH_NORMS
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, StridedConv2d, NarrowConv2d, PointwiseConv3d, GroupedConv3d, WideConv3d)
-NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+NORMS = (*BATCH_NORMS, nn.SyncBatchNorm)
 # With AVX2 alone a pass is as long as the three that it stands for (docs/performance.md).
 PAYS = torch.backends.cpu.get_cpu_capability() == "AVX512"
-# By dimensions: the order of maps and weights that oneDNN reads as it is.
-_INNERMOST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    return x
 
 
 def normed(
     pairs: Sequence[tuple[nn.Module, nn.Module]],
     x: Tensor,
-    then: Callable[[Tensor], Tensor] = _unchanged,
-    order: Callable[[Tensor], Tensor] = _unchanged,
+    then: Callable[[Tensor], Tensor] = unchanged,
+    order: Callable[[Tensor], Tensor] = unchanged,
     in_float32: bool = True,
 ) -> Tensor:
     """Through convolutions, each with its norm and a ReLU, and then ``then``: (B, C, *grid) -> (B, C', *grid').
@@ -56,10 +51,10 @@ def normed(
         may = waiting is None and (in_float32 or x.dtype != torch.float32)
         folded = _folded(convolution, norm, x) if may else None
         if folded is not None:
-            x, order = order(folded(x)), _unchanged
+            x, order = order(folded(x)), unchanged
             continue
         x = order(convolution(x) if waiting is None else remade(waiting, x, convolution))
-        order = _unchanged
+        order = unchanged
         waiting = norm if remakes(norm, x) else None
         if waiting is None:
             x = norm(x).relu_()
@@ -153,7 +148,7 @@ def _folded(convolution: nn.Module, norm: nn.Module | None, x: Tensor) -> _Folde
 
 def _innermost(x: Tensor) -> bool:
     """Whether the channels are innermost, beyond doubt: torch's sums of other maps are apart, or fail in bfloat16."""
-    return x.is_contiguous(memory_format=_INNERMOST[x.dim()]) and not x.is_contiguous()
+    return x.is_contiguous(memory_format=INNERMOST[x.dim()]) and not x.is_contiguous()
 
 
 def _places(convolution: Any) -> tuple[list[int], list[int], list[int], int]:
@@ -181,7 +176,7 @@ def _fold(convolution: Any, norm: Any, weights: tuple[Tensor, ...], x: Tensor) -
     own, scale, shift, mean, variance = (weight.detach().float() for weight in weights)
     scale = scale * torch.rsqrt(variance + norm.eps)
     weight = (own * scale.view(-1, *[1] * (own.dim() - 1))).to(x.dtype)
-    weight = weight.contiguous(memory_format=_INNERMOST[own.dim()])
+    weight = weight.contiguous(memory_format=INNERMOST[own.dim()])
     places = _places(convolution)
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *places, list(x.shape))
     return _Folded(packed, (shift - mean * scale).to(x.dtype), places, _identity(norm))

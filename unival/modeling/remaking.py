@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)  # a SyncBatchNorm's statistics are also those of other processes
 LEAST = 2**20  # bytes of maps that are worth it
+# By dimensions: the order of maps and weights with the channels innermost.
+INNERMOST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class _Count(NamedTuple):
@@ -33,13 +35,13 @@ def counting(see: Callable[[Tensor], Tensor], device: str) -> Iterator[None]:
     "cuda"."""
     token = _count.set(_Count(see, device))
     try:
-        with torch.autograd.graph.saved_tensors_hooks(see, _as_it_is):
+        with torch.autograd.graph.saved_tensors_hooks(see, unchanged):
             yield
     finally:
         _count.reset(token)
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
+def unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
@@ -66,8 +68,7 @@ def remakes(norm: nn.Module, x: Tensor) -> bool:
         return False
     # Statistics in half precision are rounded before anybody sees them; other orders of maps are torch's own.
     exact = x.is_meta or own.weight.dtype in (torch.float32, torch.float64)
-    order = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
-    dense = x.is_contiguous() or x.is_contiguous(memory_format=order)
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=INNERMOST[x.dim()])
     return bool(exact and dense and x.numel() > x.size(1)) and not _watched(count)
 
 
